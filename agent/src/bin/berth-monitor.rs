@@ -1,0 +1,2 @@
+//! berth-monitor
+fn main() {}

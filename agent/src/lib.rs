@@ -1,0 +1,34 @@
+//! Berth: a Kubernetes node agent. kubelet talks CRI to it; it keeps images, pods and containers.
+//!
+//! Imports point down this list only (a test reads the `use` lines):
+
+/// Berth's own small gRPC service: what the command line needs and the CRI does not have.
+pub mod admin;
+/// The command line: `berth serve`, `doctor`, `config`, `image`.
+pub mod cli;
+/// The configuration file and flags, resolved.
+pub mod config;
+/// The CRI face: one short body a verb, pure conversions, error kinds to gRPC codes, one logging layer.
+pub mod cri;
+/// Abort points for crash tests; nothing at all in an ordinary build.
+pub mod fault;
+/// Images: references, registry client, pull pipeline, layer store.
+pub mod image;
+/// Containers: OCI spec, init plan, the code that carries it out, cgroups, seccomp.
+pub mod libcontainer;
+/// Ids, pods, containers and their states. Pure.
+pub mod model;
+/// The monitor: protocol, the agent's client, and the process that parents a pod's containers.
+pub mod monitor;
+/// The pod network: addresses, bridge and veth, DNS files.
+pub mod network;
+/// The verbs: one file a verb, each the story of a request with its undo.
+pub mod ops;
+/// The agent's memory of pods and containers: snapshot reads, one writer, files.
+pub mod state;
+/// Exec, attach and port-forward streams.
+pub mod stream;
+/// The kernel: the only place with `unsafe`.
+pub mod sys;
+/// Logs, spans and metrics.
+pub mod telemetry;

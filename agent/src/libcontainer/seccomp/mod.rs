@@ -1,0 +1,1 @@
+//! See the list of modules one level up.
