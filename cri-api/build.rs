@@ -2,10 +2,49 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto/runtime.proto");
+    // What a runtime keeps on disk, as JSON that a person can read: the two configurations and all they contain.
+    // Unknown fields are ignored and missing ones default, so that records outlive an upgrade in either direction.
+    let kept = [
+        "CDIDevice",
+        "Capability",
+        "ContainerConfig",
+        "ContainerMetadata",
+        "DNSConfig",
+        "Device",
+        "HugepageLimit",
+        "IDMapping",
+        "ImageSpec",
+        "Int64Value",
+        "KeyValue",
+        "LinuxContainerConfig",
+        "LinuxContainerResources",
+        "LinuxContainerSecurityContext",
+        "LinuxPodSandboxConfig",
+        "LinuxSandboxSecurityContext",
+        "Mount",
+        "NamespaceOption",
+        "PodSandboxConfig",
+        "PodSandboxMetadata",
+        "PortMapping",
+        "SELinuxOption",
+        "SecurityProfile",
+        "UserNamespace",
+        "WindowsContainerConfig",
+        "WindowsContainerResources",
+        "WindowsContainerSecurityContext",
+        "WindowsCpuGroupAffinity",
+        "WindowsNamespaceOption",
+        "WindowsPodSandboxConfig",
+        "WindowsSandboxSecurityContext",
+    ];
+    let mut config = tonic_prost_build::configure().build_transport(false).bytes(".runtime.v1.ExecSyncResponse");
+    for message in kept {
+        let path = format!(".runtime.v1.{message}");
+        config = config
+            .type_attribute(&path, "#[derive(serde::Serialize, serde::Deserialize)]")
+            .message_attribute(&path, "#[serde(default)]");
+    }
     let descriptors = protox::compile(["proto/runtime.proto"], ["proto"])?;
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .bytes(".runtime.v1.ExecSyncResponse")
-        .compile_fds(descriptors)?;
+    config.compile_fds(descriptors)?;
     Ok(())
 }
