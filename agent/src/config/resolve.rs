@@ -237,6 +237,7 @@ mod tests {
             ("log:\n  format: xml\n", ":2:11: ", "xml"),
             ("image:\n  max_layer_size: big\n", ":2:19: ", "size"),
             ("network:\n  ipv4: 10.0.0.0/99\n", ":2:9: ", ""),
+            ("network:\n  ipv6: on\n", ":2:9: ", "ula"),
             ("root: [\n", ":", ""),
         ] {
             let error = parse(text).unwrap_err().to_string();
@@ -260,7 +261,7 @@ mod tests {
             ("root: var/lib", "root"),
             ("root: /run/berth/lib", "run_root"),
             ("network: {bridge: a-name-that-is-too-long}", "network.bridge"),
-            ("network: {ipv4: null, ipv6: null}", "network.ipv4"),
+            ("network: {ipv4: null, ipv6: \"off\"}", "network.ipv4"),
             ("network: {ipv4: 10.0.0.0/30}", "network.ipv4"),
             ("network: {mtu: 1000}", "network.mtu"),
             ("image: {parallel_layers: 0}", "image.parallel_layers"),
