@@ -1,6 +1,8 @@
 //! The embedded network against the kernel. Needs root, and fails without it. Every test runs in a host of its own: a child
 //! process in fresh network and mount namespaces, so nothing here can meet anything of the machine's.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "network_support/mod.rs"]
 mod support;
 
@@ -399,19 +401,27 @@ fn measure_add() {
                 pod.attach(&network).await;
                 kept.push(pod);
             }
+            // Namespaces die after the measurement: their deaths hold the lock that every link change needs.
+            let pods: Vec<_> = (0..50).map(|_| host.pod()).collect();
             let (mut adds, mut removes) = (Vec::new(), Vec::new());
-            for _ in 0..50 {
-                let pod = host.pod();
+            for pod in &pods {
                 let netlink = pod.netlink();
                 let start = Instant::now();
                 network.add(&pod.id, pod.netns(), netlink).await.unwrap();
                 adds.push(start.elapsed());
+            }
+            for pod in &pods {
                 let start = Instant::now();
                 network.remove(&pod.id).await.unwrap();
                 removes.push(start.elapsed());
             }
+            drop(pods);
+            let quiet = existing + 20;
+            host.wait_until("the measured pods are gone", || ip("-oneline link show").lines().count() < quiet);
             println!("berth, {existing} pods: add {} remove {}", median(adds), median(removes));
         }
+        drop(kept);
+        host.wait_until("all pods are gone", || ip("-oneline link show").lines().count() < 10);
         for (existing, masquerade) in [(1, false), (1, true), (200, false), (200, true)] {
             let plugin = support::ReferencePlugin::new(&host, masquerade);
             let mut pods = Vec::new();
@@ -420,14 +430,16 @@ fn measure_add() {
                 plugin.add(&pod);
                 pods.push(pod);
             }
+            let measured: Vec<_> = (0..20).map(|_| host.pod()).collect();
             let (mut adds, mut removes) = (Vec::new(), Vec::new());
-            for _ in 0..20 {
-                let pod = host.pod();
+            for pod in &measured {
                 let start = Instant::now();
-                plugin.add(&pod);
+                plugin.add(pod);
                 adds.push(start.elapsed());
+            }
+            for pod in &measured {
                 let start = Instant::now();
-                plugin.delete(&pod);
+                plugin.delete(pod);
                 removes.push(start.elapsed());
             }
             let with = if masquerade { " + ipMasq" } else { "" };

@@ -20,11 +20,12 @@ const MARK: &str = "BERTH_NETWORK_TEST_HOST";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test's body in a child process of its own network and mount namespaces.
-pub fn in_own_host<F: Future<Output = ()>>(name: &str, body: impl FnOnce(TestHost) -> F) {
+pub(crate) fn in_own_host<F: Future<Output = ()>>(name: &str, body: impl FnOnce(TestHost) -> F) {
     if let Some(proof) = std::env::var_os(MARK) {
         fs::write(proof, "ran").unwrap();
         ip("link set lo up");
         let host = TestHost { folder: tempfile::tempdir().unwrap() };
+        run(&format!("mount -t tmpfs network-test {}", host.folder.path().display()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         return runtime.block_on(body(host));
     }
@@ -42,29 +43,29 @@ pub fn in_own_host<F: Future<Output = ()>>(name: &str, body: impl FnOnce(TestHos
 }
 
 /// The child's own network namespace, playing the node.
-pub struct TestHost {
+pub(crate) struct TestHost {
     folder: tempfile::TempDir,
 }
 
 impl TestHost {
-    pub fn config(&self) -> NetworkConfig {
+    pub(crate) fn config(&self) -> NetworkConfig {
         NetworkConfig::new(self.folder.path().join("run"), self.folder.path().join("state"))
     }
 
-    pub async fn open(&self) -> Arc<PodNetwork> {
+    pub(crate) async fn open(&self) -> Arc<PodNetwork> {
         PodNetwork::open(self.config()).await.unwrap()
     }
 
-    pub fn pod(&self) -> Namespace {
+    pub(crate) fn pod(&self) -> Namespace {
         self.pod_of(PodId::random().unwrap())
     }
 
-    pub fn pod_of(&self, id: PodId) -> Namespace {
+    pub(crate) fn pod_of(&self, id: PodId) -> Namespace {
         Namespace::new(id)
     }
 
     /// Another machine behind a cable: 192.0.2.1 and 2001:db8::1 here, .2 and ::2 there. It has no route to any pod.
-    pub fn uplink(&self) -> Namespace {
+    pub(crate) fn uplink(&self) -> Namespace {
         let outside = self.pod();
         let path = outside.run(|| format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid()));
         ip("link add uplink type veth peer name cable");
@@ -82,16 +83,16 @@ impl TestHost {
         outside
     }
 
-    pub fn netlink(&self) -> OwnedFd {
+    pub(crate) fn netlink(&self) -> OwnedFd {
         netlink_socket()
     }
 
-    pub fn ping(&self, address: IpAddr) {
+    pub(crate) fn ping(&self, address: IpAddr) {
         ping(address);
     }
 
     /// All links and leases.
-    pub fn inventory(&self) -> BTreeSet<String> {
+    pub(crate) fn inventory(&self) -> BTreeSet<String> {
         let links = ip("-oneline link show");
         let name = |line: &str| line.split(": ").nth(1).map(str::to_owned);
         let leases = fs::read_dir(self.config().run_dir).unwrap();
@@ -100,18 +101,18 @@ impl TestHost {
         links.lines().filter_map(name).chain(leases).filter(lasting).collect()
     }
 
-    pub fn leases(&self) -> usize {
+    pub(crate) fn leases(&self) -> usize {
         let names = fs::read_dir(self.config().run_dir).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_str().is_some_and(|name| name.parse::<IpAddr>().is_ok())).count()
     }
 
-    pub fn link_exists(&self, name: &str) -> bool {
+    pub(crate) fn link_exists(&self, name: &str) -> bool {
         let links = ip("-oneline link show");
         [format!(": {name}@"), format!(": {name}:")].iter().any(|shown| links.contains(shown))
     }
 
     /// Every rule of both families.
-    pub fn rules(&self) -> String {
+    pub(crate) fn rules(&self) -> String {
         ["iptables", "ip6tables"]
             .iter()
             .flat_map(|command| ["nat", "filter"].map(|table| run(&format!("{command} -t {table} -S"))))
@@ -119,7 +120,7 @@ impl TestHost {
     }
 
     /// Until it is dropped, nothing of /usr/sbin is there.
-    pub fn without_sbin(&self) -> impl Drop + use<> {
+    pub(crate) fn without_sbin(&self) -> impl Drop + use<> {
         struct Restore;
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -132,7 +133,7 @@ impl TestHost {
         Restore
     }
 
-    pub fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !done() {
             assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
@@ -144,8 +145,8 @@ impl TestHost {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A network namespace with a thread that lives in it.
-pub struct Namespace {
-    pub id: PodId,
+pub(crate) struct Namespace {
+    pub(crate) id: PodId,
     netns: OwnedFd,
     jobs: mpsc::Sender<Job>,
 }
@@ -166,29 +167,29 @@ impl Namespace {
     }
 
     /// Runs a closure inside the namespace; commands it starts are inside too.
-    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (send, receive) = mpsc::channel();
         self.jobs.send(Box::new(move || drop(send.send(job())))).unwrap();
         receive.recv().expect("the job inside the namespace failed")
     }
 
-    pub fn netns(&self) -> BorrowedFd<'_> {
+    pub(crate) fn netns(&self) -> BorrowedFd<'_> {
         self.netns.as_fd()
     }
 
-    pub fn netlink(&self) -> OwnedFd {
+    pub(crate) fn netlink(&self) -> OwnedFd {
         self.run(netlink_socket)
     }
 
-    pub async fn try_attach(&self, network: &Arc<PodNetwork>) -> Result<Attachment, NetworkError> {
+    pub(crate) async fn try_attach(&self, network: &Arc<PodNetwork>) -> Result<Attachment, NetworkError> {
         network.add(&self.id, self.netns(), self.netlink()).await
     }
 
-    pub async fn attach(&self, network: &Arc<PodNetwork>) -> Attachment {
+    pub(crate) async fn attach(&self, network: &Arc<PodNetwork>) -> Attachment {
         self.try_attach(network).await.unwrap()
     }
 
-    pub fn ping(&self, address: IpAddr) {
+    pub(crate) fn ping(&self, address: IpAddr) {
         self.run(move || ping(address));
     }
 }
@@ -215,17 +216,17 @@ fn nsenter_move(link: &str, netns: &str) {
     inside.wait().unwrap();
 }
 
-pub fn ping(address: IpAddr) {
+pub(crate) fn ping(address: IpAddr) {
     let out = Command::new("busybox").args(["ping", "-c", "1", "-W", "2", &address.to_string()]).output().unwrap();
     assert!(out.status.success(), "ping {address}: {}", String::from_utf8_lossy(&out.stdout));
 }
 
-pub fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     run(&format!("ip {arguments}"))
 }
 
 /// Runs a command line without quotes in it and returns what it prints.
-pub fn run(line: &str) -> String {
+pub(crate) fn run(line: &str) -> String {
     let mut words = line.split(' ');
     let out = Command::new(words.next().unwrap()).args(words).stdin(Stdio::null()).output().unwrap();
     assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
@@ -233,11 +234,11 @@ pub fn run(line: &str) -> String {
 }
 
 /// A server that tells one client which address it comes from.
-pub struct PeerServer {
-    pub address: SocketAddr,
+pub(crate) struct PeerServer {
+    pub(crate) address: SocketAddr,
 }
 
-pub fn serve_peer(address: IpAddr) -> PeerServer {
+pub(crate) fn serve_peer(address: IpAddr) -> PeerServer {
     let listener = TcpListener::bind((address, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -247,7 +248,7 @@ pub fn serve_peer(address: IpAddr) -> PeerServer {
     PeerServer { address }
 }
 
-pub fn read_peer(server: SocketAddr) -> IpAddr {
+pub(crate) fn read_peer(server: SocketAddr) -> IpAddr {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(5)).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -255,12 +256,12 @@ pub fn read_peer(server: SocketAddr) -> IpAddr {
 }
 
 /// Debian's bridge and host-local plugins, run as a runtime runs them.
-pub struct ReferencePlugin {
+pub(crate) struct ReferencePlugin {
     config: String,
 }
 
 impl ReferencePlugin {
-    pub fn new(host: &TestHost, masquerade: bool) -> Self {
+    pub(crate) fn new(host: &TestHost, masquerade: bool) -> Self {
         let leases = host.folder.path().join("reference");
         let config = format!(
             r#"{{"cniVersion":"1.0.0","name":"reference","type":"bridge","bridge":"cni0","isGateway":true,
@@ -272,11 +273,11 @@ impl ReferencePlugin {
         Self { config }
     }
 
-    pub fn add(&self, pod: &Namespace) {
+    pub(crate) fn add(&self, pod: &Namespace) {
         self.call("ADD", pod);
     }
 
-    pub fn delete(&self, pod: &Namespace) {
+    pub(crate) fn delete(&self, pod: &Namespace) {
         self.call("DEL", pod);
     }
 
