@@ -236,10 +236,12 @@ impl<'a> Pod<'a> {
         change: impl FnOnce(&mut v1::ContainerConfig),
     ) -> Result<Container<'a>, tonic::Status> {
         let mut config = spec::container(name, self.fixture.busybox(), command);
+        let mark = format!("{name}-{:x}", nanos());
+        config.envs.push(v1::KeyValue { key: MARK.to_owned(), value: mark.clone().into_bytes() });
         change(&mut config);
         let log = Path::new(&self.config.log_directory).join(&config.log_path);
         let id = self.fixture.client.create_container(&self.id, config, self.config.clone()).await?;
-        Ok(Container { fixture: self.fixture, id, log })
+        Ok(Container { fixture: self.fixture, id, log, mark })
     }
 
     /// Creates a container.
@@ -290,9 +292,21 @@ pub struct Container<'a> {
     pub id: String,
     /// Its log file.
     pub log: PathBuf,
+    mark: String,
 }
 
 impl Container<'_> {
+    /// The pid, in this process's namespace, of the container's oldest process. The CRI does not tell it: it is found by
+    /// a mark in its environment.
+    pub fn pid(&self) -> i32 {
+        self.pids().into_iter().min().unwrap_or_else(|| panic!("container {} has no process", self.id))
+    }
+
+    /// All processes of the container that kept its environment.
+    pub fn pids(&self) -> Vec<i32> {
+        crate::process::with_environment(MARK, &self.mark)
+    }
+
     /// Its status.
     pub async fn status(&self) -> v1::ContainerStatus {
         let status = self.fixture.client.container_status(&self.id).await;
@@ -328,14 +342,13 @@ impl Container<'_> {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits until its stdout has this line.
+    /// Waits until its stdout has this line; a terminal's carriage return at the end may be there or not.
     pub async fn wait_for_line(&self, line: &str) {
-        let wanted = format!("{line}\n").into_bytes();
         eventually(&format!("the log of {} says {line:?}", self.id), async || {
             // While it is being written the last line may be half there.
             let text = self.log().written(Stream::Stdout).ok()?;
-            let found = text.windows(wanted.len()).enumerate();
-            found.into_iter().any(|(at, window)| window == wanted && (at == 0 || text[at - 1] == b'\n')).then_some(())
+            let mut lines = text.split_inclusive(|&byte| byte == b'\n').filter_map(|text| text.strip_suffix(b"\n"));
+            lines.any(|text| text.strip_suffix(b"\r").unwrap_or(text) == line.as_bytes()).then_some(())
         })
         .await;
     }
@@ -350,6 +363,9 @@ impl Container<'_> {
         .await
     }
 }
+
+/// The environment variable by which a container's processes are found.
+const MARK: &str = "E2E_CONTAINER";
 
 /// Asks again until there is an answer; panics with `what` when there is none for a long while.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
