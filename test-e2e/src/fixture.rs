@@ -28,6 +28,8 @@ pub struct Machine {
     pub inside: i32,
     /// Everything of this machine's, removed with it.
     pub folder: PathBuf,
+    /// The cgroup that pods are put below, removed with it.
+    pub cgroup: String,
     endpoint: String,
     busybox: String,
 }
@@ -59,7 +61,7 @@ impl Machine {
             }
         };
         let inside = host.pid();
-        Ok(Machine { host, registry, agent, inside, folder, endpoint, busybox })
+        Ok(Machine { host, registry, agent, inside, folder, cgroup, endpoint, busybox })
     }
 }
 
@@ -147,6 +149,7 @@ impl Fixture {
         change: impl FnOnce(&mut v1::PodSandboxConfig),
     ) -> Result<Pod<'_>, tonic::Status> {
         let mut config = spec::pod(name, &self.machine.folder);
+        config.linux.get_or_insert_default().cgroup_parent = format!("/{}", self.machine.cgroup);
         change(&mut config);
         if !config.log_directory.is_empty() {
             // kubelet makes it before it runs the pod.
