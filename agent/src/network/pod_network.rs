@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cni::ipam::{Lease, Store};
 use cni::netlink::{
-    BridgePort, MacAddr, NetlinkError, Socket, VethPair, configure_port, create_veth_pair, delete_link,
+    BridgePort, MacAddr, NetlinkError, Socket, VethPair, configure_port, create_veth_pair, delete_link, raise_link,
 };
 use ipnet::IpNet;
 
@@ -267,19 +267,21 @@ impl PodNetwork {
                 peer_mac: Some(mac),
                 peer_netns: netns,
             };
-            let batch = [create_veth_pair(&pair), configure_port(&name, pod.as_str(), port)];
+            let create = [create_veth_pair(&pair)];
             attachment.host_interface = name.clone();
-            match host.socket.execute(&batch[..1]) {
+            match host.socket.execute(&create) {
                 Ok(()) => {}
                 Err(error) if error.already_exists() => {
                     if !delete_own(&mut host.socket, &name, pod, error)? {
                         continue;
                     }
-                    host.socket.execute(&batch[..1])?;
+                    host.socket.execute(&create)?;
                 }
                 Err(error) => return Err(error.into()),
             }
-            let configured = host.socket.execute(&batch[1..]);
+            // A batch does not stop at a refusal, and these go by the name: not before the name is known to be ours.
+            let settle = [configure_port(&name, pod.as_str(), port), raise_link(&name)];
+            let configured = host.socket.execute(&settle);
             drop(host);
             return configured.map_err(|error| self.unlink(&name, error.into()));
         }

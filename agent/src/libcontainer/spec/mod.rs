@@ -175,4 +175,4 @@ fn entry(destination: &str, fstype: &str, source: impl Into<PathBuf>, options: &
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

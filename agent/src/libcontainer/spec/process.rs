@@ -76,7 +76,7 @@ impl Environment {
     }
 }
 
-/// PATH, TERM with a terminal, HOSTNAME, then the image's, then the request's.
+/// PATH, TERM with a terminal, HOSTNAME, then the image's, then the request's; HOME is the user's unless one of them has it.
 pub(super) fn environment(
     input: &SpecInput<'_>,
     annotations: &mut HashMap<String, String>,
@@ -99,6 +99,9 @@ pub(super) fn environment(
             return Err(invalid("envs.value", &variable.key, "has a value with a NUL byte"));
         }
         environment.set(&variable.key, &variable.value);
+    }
+    if !environment.values.contains_key("HOME") {
+        environment.set("HOME", input.user.home.as_deref().unwrap_or("/").as_bytes());
     }
     let Environment { keys, mut values } = environment;
     let mut pairs = Vec::with_capacity(keys.len());
