@@ -59,6 +59,7 @@ const RULES: &[Rule] = &[
         &["image", "libcontainer::cgroup", "model", "ops", "state", "stream", "telemetry"],
         &["rustix", "nix", "libc"],
     ),
+    // monitor::protocol only for the name and form of the exit record, which the monitor leaves in our folder.
     rule(
         "ops",
         &[
@@ -72,6 +73,7 @@ const RULES: &[Rule] = &[
             "libcontainer::spec",
             "model",
             "monitor::client",
+            "monitor::protocol",
             "network",
             "state",
             "stream",
