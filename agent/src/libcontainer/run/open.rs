@@ -1,0 +1,163 @@
+//! The agent's part of a container's mounts: each `FdSource` becomes a detached mount fd. Blocking: a source may be on a
+//! slow disk or a remote file system.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
+
+use crate::libcontainer::plan::{Attributes, Bind, FdSource, Missing, Overlay, Propagation};
+use crate::sys::mount::{self, SetAttr};
+
+/// A mount that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {path:?}{detail}")]
+pub struct OpenError {
+    /// What was being done.
+    pub step: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// What the file system's own log says about it, if anything.
+    pub detail: String,
+    /// Why not.
+    #[source]
+    pub source: io::Error,
+}
+
+impl OpenError {
+    fn new(step: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self { step, path: path.to_owned(), detail: String::new(), source: source.into() }
+    }
+}
+
+/// Opens all sources, in their order.
+///
+/// # Errors
+/// The first that fails; nothing stays open then.
+pub fn open(sources: &[FdSource]) -> Result<Vec<OwnedFd>, OpenError> {
+    sources
+        .iter()
+        .map(|source| match source {
+            FdSource::Overlay(overlay) => open_overlay(overlay),
+            FdSource::Bind(bind) => open_bind(bind),
+        })
+        .collect()
+}
+
+fn open_overlay(overlay: &Overlay) -> Result<OwnedFd, OpenError> {
+    let top = overlay.lower.first().map_or(Path::new(""), PathBuf::as_path);
+    if let (None, [only]) = (&overlay.upper, overlay.lower.as_slice()) {
+        return open_single_layer(only);
+    }
+    let failed = |step, path| move |errno: rustix::io::Errno| OpenError::new(step, path, errno);
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open overlay for", top))?;
+    let with_log = |error: OpenError| OpenError { detail: kernel_log(&fs), ..error };
+    let set = |key: &'static str, path: &Path| {
+        fsconfig_set_string(&fs, key, path).map_err(|errno| with_log(OpenError::new(key, path, errno)))
+    };
+    fsconfig_set_string(&fs, "source", "overlay").map_err(failed("source", top))?;
+    for layer in &overlay.lower {
+        set("lowerdir+", layer)?;
+    }
+    if let Some(upper) = &overlay.upper {
+        set("upperdir", &upper.upper)?;
+        set("workdir", &upper.work)?;
+        if upper.volatile {
+            fsconfig_set_flag(&fs, "volatile").map_err(failed("volatile", &upper.upper)).map_err(with_log)?;
+        }
+    }
+    if let Some(context) = &overlay.selinux_context {
+        fsconfig_set_string(&fs, "context", context.as_str()).map_err(failed("context", top)).map_err(with_log)?;
+    }
+    fsconfig_create(&fs).map_err(failed("mount overlay on", top)).map_err(with_log)?;
+    let attributes = if overlay.readonly { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed("mount overlay on", top))
+}
+
+/// overlayfs wants two layers when there is no upper; one alone needs no overlay.
+fn open_single_layer(layer: &Path) -> Result<OwnedFd, OpenError> {
+    open_bind(&Bind {
+        source: layer.to_owned(),
+        recursive: false,
+        attributes: Attributes { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), clear: 0 },
+        recursive_attributes: Attributes::default(),
+        propagation: Propagation::Private,
+        missing: Missing::Fail,
+    })
+}
+
+fn open_bind(bind: &Bind) -> Result<OwnedFd, OpenError> {
+    let path = bind.source.as_path();
+    let failed = |step| move |error: io::Error| OpenError::new(step, path, error);
+    let tree = match clone_tree(path, bind.recursive) {
+        Err(rustix::io::Errno::NOENT) if bind.missing == Missing::MakeDir => {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(path)
+                .map_err(failed("make the missing folder"))?;
+            clone_tree(path, bind.recursive)
+        }
+        other => other,
+    }
+    .map_err(|errno| OpenError::new("open mount source", path, errno))?;
+    if bind.propagation == Propagation::Bidirectional && !is_shared(path).map_err(failed("propagation of"))? {
+        let error = io::Error::other("it is not a shared mount, so nothing can be propagated to the host");
+        return Err(OpenError::new("bidirectional mount of", path, error));
+    }
+    let Attributes { set, clear } = bind.attributes;
+    let top = SetAttr { set, clear, propagation: 0 };
+    let everywhere = SetAttr {
+        set: bind.recursive_attributes.set,
+        clear: bind.recursive_attributes.clear,
+        propagation: match bind.propagation {
+            Propagation::Private => mount::PRIVATE,
+            Propagation::HostToContainer => mount::SLAVE,
+            Propagation::Bidirectional => 0,
+        },
+    };
+    if everywhere != SetAttr::default() {
+        mount::set_attr(&tree, everywhere, true).map_err(failed("set attributes of everything below"))?;
+    }
+    if top != SetAttr::default() {
+        mount::set_attr(&tree, top, false).map_err(failed("set attributes of"))?;
+    }
+    Ok(tree)
+}
+
+fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    open_tree(CWD, path, flags)
+}
+
+/// Whether what is mounted at `path` is in a peer group, by the agent's own mount table: a detached clone is in none.
+fn is_shared(path: &Path) -> io::Result<bool> {
+    let id = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id.to_string();
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(table.lines().filter(|line| line.split(' ').next() == Some(id.as_str())).any(has_peer_group))
+}
+
+/// Optional fields stand between the sixth field and a lone dash (proc_pid_mountinfo(5)).
+fn has_peer_group(line: &str) -> bool {
+    line.split(' ').skip(6).take_while(|field| *field != "-").any(|field| field.starts_with("shared:"))
+}
+
+/// What the file system had to say (`fsopen(2)`: messages are read from the context's fd).
+fn kernel_log(fs: impl AsFd) -> String {
+    let mut text = String::new();
+    let mut buffer = [0u8; 512];
+    while let Ok(len) = rustix::io::read(&fs, &mut buffer) {
+        let line = String::from_utf8_lossy(&buffer[..len]);
+        text.push_str(": ");
+        text.push_str(line.trim_start_matches(['e', 'w', 'i', ' ']).trim_end());
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! The process that forks monitors: started once an agent, from a sealed copy of `berth-monitor`.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::connection::Connection;
+use super::{Monitor, MonitorError, MonitorEvent, PodMonitor, PodNamespaces};
+use crate::monitor::protocol::frame::FrameError;
+use crate::monitor::protocol::{Body, Call, ForkMonitor, Hello, SysctlSetting, VERSION};
+use crate::sys::{memfd, unix_socket};
+
+/// How the spawner is started.
+#[derive(Debug)]
+pub struct SpawnerConfig {
+    /// The program `berth-monitor`. It is run from a sealed copy in memory, so that no container can reach the file
+    /// (CVE-2019-5736).
+    pub binary: PathBuf,
+    /// cgroup.procs files (one a hierarchy) of the cgroup that spawner and monitors live in; empty: the agent's own.
+    pub cgroup_procs: Vec<OwnedFd>,
+    /// Where spawner and monitors write what they cannot tell anybody; `None`: the agent's standard error.
+    pub log: Option<OwnedFd>,
+}
+
+/// A handle to the spawner, which ends (without touching pods) when the handle is dropped.
+#[derive(Debug)]
+pub struct Spawner {
+    connection: Connection,
+    pid: u32,
+}
+
+impl Spawner {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The program cannot be read or executed, or cannot set itself up.
+    pub async fn start(config: SpawnerConfig) -> Result<Self, MonitorError> {
+        let SpawnerConfig { binary, cgroup_procs, log } = config;
+        let (ours, theirs) = unix_socket::pair().map_err(FrameError::Io)?;
+        let started = tokio::task::spawn_blocking(move || spawn(&binary, theirs, log)).await;
+        let child = started.map_err(|_| MonitorError::Lost)??;
+        let pid = child.id();
+        let child = Arc::new(Mutex::new(Some(child)));
+        let connection = Connection::new(ours, move |body| {
+            if body.is_none() {
+                reap(&child);
+            }
+        })
+        .map_err(FrameError::Io)?;
+        let hello = Hello { version: VERSION, cgroup_procs_fds: (0u32..).take(cgroup_procs.len()).collect() };
+        match connection.call(Call::Hello(hello), cgroup_procs).await? {
+            (Body::Hello(_), _) => Ok(Self { connection, pid }),
+            _ => Err(MonitorError::Unexpected),
+        }
+    }
+
+    /// The spawner's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Forks a pod's monitor, which makes the pod's namespaces.
+    ///
+    /// # Errors
+    /// `Lost` when the spawner died; `Internal` tells the step that failed, and nothing is left then.
+    pub async fn fork_monitor(
+        &self,
+        pod: PodMonitor,
+    ) -> Result<(Monitor, PodNamespaces, UnboundedReceiver<MonitorEvent>), MonitorError> {
+        let listener = unix_socket::listen(&pod.socket).map_err(|source| MonitorError::Start {
+            step: "listen at",
+            path: pod.socket.clone(),
+            source,
+        })?;
+        let (ours, theirs) = unix_socket::pair().map_err(FrameError::Io)?;
+        let request = ForkMonitor {
+            pod: pod.pod.to_string(),
+            hostname: pod.hostname.unwrap_or_default(),
+            private_net: pod.private_net,
+            private_ipc: pod.private_ipc,
+            private_uts: pod.private_uts,
+            shared_pid: pod.shared_pid,
+            sysctls: pod.sysctls.into_iter().map(|(key, value)| SysctlSetting { key, value }).collect(),
+            shm_bytes: pod.shm_bytes.unwrap_or(0),
+            listener_fd: 0,
+            connection_fd: 1,
+        };
+        let fork = self.connection.call(Call::ForkMonitor(request), vec![listener, theirs]);
+        // The hello waits in the socket for the monitor to exist: both answers cost one wait.
+        let (forked, adopted) = tokio::join!(fork, Monitor::adopt(ours));
+        let result = match forked {
+            Ok((Body::Forked(_), _)) => adopted,
+            Ok(_) => Err(MonitorError::Unexpected),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            let _ = fs::remove_file(&pod.socket);
+        }
+        result
+    }
+}
+
+fn spawn(binary: &Path, socket: OwnedFd, log: Option<OwnedFd>) -> Result<Child, MonitorError> {
+    let failed = |step| move |source: io::Error| MonitorError::Start { step, path: binary.to_owned(), source };
+    let program = fs::read(binary).map_err(failed("read"))?;
+    let copy = memfd::sealed(c"berth-monitor", &program).map_err(failed("copy into memory"))?;
+    // The path is opened in the child, where the same fd is still there: close-on-exec acts after the program is loaded.
+    Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+        .arg0("berth-monitor")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .stderr(log.map_or_else(Stdio::inherit, Stdio::from))
+        .spawn()
+        .map_err(failed("execute"))
+}
+
+/// The connection ended, so the spawner is ending or has ended: it must not stay a zombie.
+fn reap(child: &Mutex<Option<Child>>) {
+    let Some(mut child) = child.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+    tokio::task::spawn_blocking(move || child.wait());
+}

@@ -1,0 +1,137 @@
+//! What the client's verbs take and give.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::libcontainer::plan::{InitPlan, ProcessPlan};
+use crate::model::{ContainerId, PodId};
+pub use crate::monitor::protocol::{ContainerState, ExitRecord, MonitorState, Phase};
+
+/// What a pod's monitor is to be.
+#[derive(Debug)]
+pub struct PodMonitor {
+    /// The pod.
+    pub pod: PodId,
+    /// Where the monitor listens for the next agent; made (mode 0600) by `Spawner::fork_monitor`.
+    pub socket: PathBuf,
+    /// Set in the pod's own uts namespace; ignored without one.
+    pub hostname: Option<String>,
+    /// A network namespace of the pod's own; otherwise the host's.
+    pub private_net: bool,
+    /// An ipc namespace of the pod's own.
+    pub private_ipc: bool,
+    /// A uts namespace of the pod's own.
+    pub private_uts: bool,
+    /// One PID namespace for the whole pod, with a reaping pid 1.
+    pub shared_pid: bool,
+    /// Key and value; only namespaced keys may be passed (the agent refuses others).
+    pub sysctls: Vec<(String, String)>,
+    /// Size of the pod's own /dev/shm ("shm" in `MountSource::Pod`), if it has one.
+    pub shm_bytes: Option<u64>,
+}
+
+/// A pod's namespaces as the agent holds them.
+#[derive(Debug)]
+pub struct PodNamespaces {
+    /// The monitor's process id on the host: /proc/<pid>/ns/* are the pod's.
+    pub pid: i32,
+    /// The pod's network namespace, when it has one of its own.
+    pub netns: Option<OwnedFd>,
+    /// A NETLINK_ROUTE socket that lives in it, so that the agent never has to enter it.
+    pub netlink: Option<OwnedFd>,
+}
+
+/// A container's cgroup as the monitor uses it.
+#[derive(Debug, Default)]
+pub struct CgroupFds {
+    /// Its folder in the unified hierarchy: entered by CLONE_INTO_CGROUP, killed by cgroup.kill.
+    pub unified: Option<OwnedFd>,
+    /// cgroup.procs of its folder in each v1 hierarchy, open for writing.
+    pub v1_procs: Vec<OwnedFd>,
+    /// The folder with memory.events (v2) or memory.oom_control (v1), for exact OOM detection.
+    pub memory: Option<OwnedFd>,
+}
+
+/// Where a container's output goes.
+#[derive(Debug)]
+pub struct LogTarget {
+    /// The folder, O_PATH will do.
+    pub dir: OwnedFd,
+    /// The file's name in it, without a slash.
+    pub name: String,
+}
+
+/// A container to create.
+#[derive(Debug)]
+pub struct CreateContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// What its init does.
+    pub plan: InitPlan,
+    /// What the plan's fd indexes mean (`run::open`).
+    pub fds: Vec<OwnedFd>,
+    /// Where its processes are counted and killed.
+    pub cgroup: CgroupFds,
+    /// Where its output goes; `None`: it is read and dropped.
+    pub log: Option<LogTarget>,
+    /// The folder that gets the file `exit`.
+    pub record_dir: OwnedFd,
+}
+
+/// A process to run in a running container.
+#[derive(Debug)]
+pub struct ExecRequest {
+    /// In which.
+    pub container: ContainerId,
+    /// The exec's name, unique in the pod.
+    pub exec: String,
+    /// What to run.
+    pub process: ProcessPlan,
+    /// With a terminal; the three fds below are then ignored, and the master side is in `Execed`.
+    pub tty: bool,
+    /// Standard input; `None`: /dev/null.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output; `None`: /dev/null.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error; `None`: /dev/null.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A process that was exec'd.
+#[derive(Debug)]
+pub struct Execed {
+    /// Its process id on the host.
+    pub pid: i32,
+    /// The terminal's master side (nonblocking not set), when it has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The container's first process.
+    Process,
+    /// Every process in its cgroup.
+    Tree,
+}
+
+/// What a monitor tells unasked.
+#[derive(Debug)]
+pub enum MonitorEvent {
+    /// A container ended; its exit record is on disk.
+    ContainerExited {
+        /// Which.
+        id: ContainerId,
+        /// How.
+        record: ExitRecord,
+    },
+    /// An exec'd process ended.
+    ExecExited {
+        /// Which.
+        exec: String,
+        /// What it returned, or 128 + the signal that ended it.
+        exit_code: i32,
+    },
+    /// The connection ended: the monitor is gone, or another agent took it over. Always the last event.
+    Lost,
+}

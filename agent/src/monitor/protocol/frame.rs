@@ -1,0 +1,111 @@
+//! Framing: one message is one SEQPACKET packet with the file descriptors it speaks of. A message that would not fit
+//! well into a socket buffer travels in a sealed memfd, which then is the packet's last fd.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use prost::Message;
+
+use crate::sys::{fd_passing, memfd};
+
+/// Larger messages go in a memfd.
+const INLINE_LIMIT: usize = 32 * 1024;
+/// The largest message accepted at all; a plan of ten thousand environment variables is far below.
+const MESSAGE_LIMIT: u64 = 16 * 1024 * 1024;
+/// First byte of a packet: the message follows.
+const INLINE: u8 = 0;
+/// First byte of a packet: the message is in the last fd.
+const IN_MEMFD: u8 = 1;
+/// What a receiver's buffer must hold.
+pub const PACKET_LIMIT: usize = INLINE_LIMIT + 1;
+/// How many fds a sender may pass with a message: the kernel's SCM_MAX_FD less the memfd.
+pub const FD_LIMIT: usize = fd_passing::MAX_FDS - 1;
+
+/// A packet that could not be sent, received or understood.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The socket failed.
+    #[error("socket to the monitor")]
+    Io(#[from] io::Error),
+    /// The other side closed.
+    #[error("the other side closed the connection")]
+    Closed,
+    /// The packet is not one of this protocol.
+    #[error("malformed packet: {0}")]
+    Malformed(&'static str),
+    /// The message is not protobuf of the expected type.
+    #[error("malformed message")]
+    Decode(#[from] prost::DecodeError),
+    /// More than the kernel passes at once.
+    #[error("{0} file descriptors are more than one message can carry ({FD_LIMIT})")]
+    TooManyFds(usize),
+}
+
+/// A message made ready to send, so that a full socket costs no second encoding.
+#[derive(Debug)]
+pub struct Packet {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Packet {
+    /// Encodes a message; it goes in a memfd if it is large.
+    ///
+    /// # Errors
+    /// `TooManyFds`, or the memfd could not be made.
+    pub fn new(message: &impl Message, mut fds: Vec<OwnedFd>) -> Result<Self, FrameError> {
+        if fds.len() > FD_LIMIT {
+            return Err(FrameError::TooManyFds(fds.len()));
+        }
+        let len = message.encoded_len();
+        let mut bytes = Vec::with_capacity(1 + len.min(INLINE_LIMIT));
+        if len <= INLINE_LIMIT {
+            bytes.push(INLINE);
+            message.encode_raw(&mut bytes);
+        } else {
+            bytes.push(IN_MEMFD);
+            fds.push(memfd::sealed(c"berth-message", &message.encode_to_vec())?);
+        }
+        Ok(Self { bytes, fds })
+    }
+
+    /// Sends without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket is full; whatever sendmsg(2) says.
+    pub fn send(&self, socket: impl AsFd) -> io::Result<()> {
+        if self.fds.is_empty() {
+            return fd_passing::send(socket, &self.bytes, &[]);
+        }
+        let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
+        fd_passing::send(socket, &self.bytes, &fds)
+    }
+}
+
+/// Receives one message without blocking; `buffer` holds at least `PACKET_LIMIT` bytes.
+///
+/// # Errors
+/// `Closed` at the end, `Io` of kind `WouldBlock` when nothing is there.
+pub fn receive<M: Message + Default>(socket: impl AsFd, buffer: &mut [u8]) -> Result<(M, Vec<OwnedFd>), FrameError> {
+    let (len, fds) = fd_passing::receive(socket, buffer)?;
+    if len == 0 && fds.is_empty() {
+        return Err(FrameError::Closed);
+    }
+    decode(&buffer[..len], fds)
+}
+
+/// Understands one packet.
+///
+/// # Errors
+/// `Malformed` or `Decode`.
+pub fn decode<M: Message + Default>(packet: &[u8], mut fds: Vec<OwnedFd>) -> Result<(M, Vec<OwnedFd>), FrameError> {
+    match packet.split_first() {
+        Some((&INLINE, body)) => Ok((M::decode(body)?, fds)),
+        Some((&IN_MEMFD, [])) => {
+            let memfd = fds.pop().ok_or(FrameError::Malformed("the message's memfd is missing"))?;
+            let body = memfd::read_sealed(&memfd, MESSAGE_LIMIT)?;
+            Ok((M::decode(body.as_slice())?, fds))
+        }
+        _ => Err(FrameError::Malformed("unknown kind of packet")),
+    }
+}

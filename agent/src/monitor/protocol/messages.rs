@@ -1,0 +1,464 @@
+//! The messages between agent, spawner and monitor, as protobuf: fields are only ever added, so that a newer agent
+//! drives an older monitor. File descriptors travel beside a message; a field named `*_fd` is an index among them.
+
+use prost::{Enumeration, Message, Oneof};
+
+use crate::libcontainer::plan::{InitPlan, ProcessPlan};
+
+/// The protocol's version. Raised when a meaning changes, not when a field is added.
+pub const VERSION: u32 = 1;
+
+/// From the agent to a spawner or a monitor.
+#[derive(Clone, PartialEq, Message)]
+pub struct Request {
+    /// Chosen by the agent, never 0; the answer repeats it.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What is asked.
+    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    pub call: Option<Call>,
+}
+
+/// See `Request::call`.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Call {
+    /// First on every connection.
+    #[prost(message, tag = "2")]
+    Hello(Hello),
+    /// Spawner: fork a monitor for a pod.
+    #[prost(message, tag = "3")]
+    ForkMonitor(ForkMonitor),
+    /// Clone a container's init and set it up; it waits for `Start`.
+    #[prost(message, tag = "4")]
+    Create(Create),
+    /// Release a created container's init.
+    #[prost(message, tag = "5")]
+    Start(ContainerRef),
+    /// Send a signal.
+    #[prost(message, tag = "6")]
+    Signal(Signal),
+    /// Signal, wait, then kill the whole tree; answered when the exit is published.
+    #[prost(message, tag = "7")]
+    Stop(Stop),
+    /// Run one more process in a container.
+    #[prost(message, tag = "8")]
+    Exec(Exec),
+    /// Kill an exec'd process with all its descendants.
+    #[prost(message, tag = "9")]
+    KillExec(ExecRef),
+    /// Go on in a new log file.
+    #[prost(message, tag = "10")]
+    ReopenLog(ReopenLog),
+    /// Forget an exited container, or kill and forget one that is not.
+    #[prost(message, tag = "11")]
+    Remove(ContainerRef),
+    /// Tell everything known.
+    #[prost(message, tag = "12")]
+    Inspect(Nothing),
+    /// Kill what is left and exit.
+    #[prost(message, tag = "13")]
+    Shutdown(Nothing),
+    /// Change the size of a container's terminal.
+    #[prost(message, tag = "14")]
+    Resize(Resize),
+}
+
+/// No arguments.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Nothing {}
+
+/// See `Call::Hello`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Hello {
+    /// The agent's `VERSION`.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// To the spawner: cgroup.procs files that it moves itself to (one a hierarchy).
+    #[prost(uint32, repeated, tag = "2")]
+    pub cgroup_procs_fds: Vec<u32>,
+}
+
+/// See `Call::ForkMonitor`. Fds: the listening socket, then the monitor's end of the agent's first connection.
+#[derive(Clone, PartialEq, Message)]
+pub struct ForkMonitor {
+    /// The pod's id.
+    #[prost(string, tag = "1")]
+    pub pod: String,
+    /// Set in the pod's own uts namespace.
+    #[prost(string, tag = "2")]
+    pub hostname: String,
+    /// A network namespace of the pod's own; otherwise the host's.
+    #[prost(bool, tag = "3")]
+    pub private_net: bool,
+    /// An ipc namespace of the pod's own.
+    #[prost(bool, tag = "4")]
+    pub private_ipc: bool,
+    /// A uts namespace of the pod's own.
+    #[prost(bool, tag = "5")]
+    pub private_uts: bool,
+    /// One PID namespace for the whole pod, with a reaping pid 1.
+    #[prost(bool, tag = "6")]
+    pub shared_pid: bool,
+    /// Written in the pod's namespaces.
+    #[prost(message, repeated, tag = "7")]
+    pub sysctls: Vec<SysctlSetting>,
+    /// Size of the pod's /dev/shm tmpfs; 0: none.
+    #[prost(uint64, tag = "8")]
+    pub shm_bytes: u64,
+    /// Index of the listening socket.
+    #[prost(uint32, tag = "9")]
+    pub listener_fd: u32,
+    /// Index of the monitor's end of the agent's first connection.
+    #[prost(uint32, tag = "10")]
+    pub connection_fd: u32,
+}
+
+/// A key with dots or slashes (`net.ipv4.ip_forward`) and its value.
+#[derive(Clone, PartialEq, Message)]
+pub struct SysctlSetting {
+    /// Below /proc/sys.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// What to write.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// See `Call::Create`. The plan's own fds come first.
+#[derive(Clone, PartialEq, Message)]
+pub struct Create {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// What init does.
+    #[prost(message, required, tag = "2")]
+    pub plan: InitPlan,
+    /// The container's folder in the unified hierarchy.
+    #[prost(uint32, optional, tag = "3")]
+    pub unified_fd: Option<u32>,
+    /// cgroup.procs of each v1 hierarchy, open for writing.
+    #[prost(uint32, repeated, tag = "4")]
+    pub v1_procs_fds: Vec<u32>,
+    /// The folder with memory.events (v2) or memory.oom_control (v1).
+    #[prost(uint32, optional, tag = "5")]
+    pub memory_fd: Option<u32>,
+    /// The folder of the log file.
+    #[prost(uint32, optional, tag = "6")]
+    pub log_dir_fd: Option<u32>,
+    /// The log file's name in that folder.
+    #[prost(string, tag = "7")]
+    pub log_name: String,
+    /// Where the exit record goes.
+    #[prost(uint32, tag = "8")]
+    pub record_dir_fd: u32,
+}
+
+/// A container by its id.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerRef {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+/// See `Call::Signal`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Signal {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The signal's number.
+    #[prost(int32, tag = "2")]
+    pub signal: i32,
+    /// To every process of the container instead of its first.
+    #[prost(bool, tag = "3")]
+    pub tree: bool,
+}
+
+/// See `Call::Stop`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Stop {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The polite signal, sent once.
+    #[prost(int32, tag = "2")]
+    pub signal: i32,
+    /// How long after this message the tree is killed. A later Stop may shorten it, never lengthen.
+    #[prost(uint64, tag = "3")]
+    pub grace_ms: u64,
+}
+
+/// See `Call::Exec`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Exec {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Chosen by the agent, unique in the pod.
+    #[prost(string, tag = "2")]
+    pub exec: String,
+    /// What to run.
+    #[prost(message, required, tag = "3")]
+    pub process: ProcessPlan,
+    /// With a terminal; its master side comes back with the answer.
+    #[prost(bool, tag = "4")]
+    pub tty: bool,
+    /// Standard input; absent: /dev/null.
+    #[prost(uint32, optional, tag = "5")]
+    pub stdin_fd: Option<u32>,
+    /// Standard output; absent: /dev/null.
+    #[prost(uint32, optional, tag = "6")]
+    pub stdout_fd: Option<u32>,
+    /// Standard error; absent: /dev/null.
+    #[prost(uint32, optional, tag = "7")]
+    pub stderr_fd: Option<u32>,
+}
+
+/// An exec'd process by its id.
+#[derive(Clone, PartialEq, Message)]
+pub struct ExecRef {
+    /// The exec's id.
+    #[prost(string, tag = "1")]
+    pub exec: String,
+}
+
+/// See `Call::ReopenLog`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ReopenLog {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The folder of the log file.
+    #[prost(uint32, tag = "2")]
+    pub log_dir_fd: u32,
+    /// The log file's name in that folder.
+    #[prost(string, tag = "3")]
+    pub log_name: String,
+}
+
+/// See `Call::Resize`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Resize {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Characters in a line.
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
+    /// Lines.
+    #[prost(uint32, tag = "3")]
+    pub rows: u32,
+}
+
+/// From a spawner or a monitor to the agent.
+#[derive(Clone, PartialEq, Message)]
+pub struct Answer {
+    /// The request's id; 0: an event nobody asked for.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What is told.
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    pub body: Option<Body>,
+}
+
+/// See `Answer::body`.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Body {
+    /// The request failed and changed nothing.
+    #[prost(message, tag = "2")]
+    Failure(Failure),
+    /// To `Hello`.
+    #[prost(message, tag = "3")]
+    Hello(HelloAnswer),
+    /// To `ForkMonitor`. Fd 0: the monitor's pidfd.
+    #[prost(message, tag = "4")]
+    Forked(Forked),
+    /// To `Create`.
+    #[prost(message, tag = "5")]
+    Created(Created),
+    /// To `Start`: execve succeeded.
+    #[prost(message, tag = "6")]
+    Started(Started),
+    /// To whatever has nothing to tell.
+    #[prost(message, tag = "7")]
+    Done(Nothing),
+    /// To `Stop`.
+    #[prost(message, tag = "8")]
+    Stopped(ExitRecord),
+    /// To `Exec`: execve succeeded. With a terminal fd 0 is its master side.
+    #[prost(message, tag = "9")]
+    Execed(Created),
+    /// To `Inspect`.
+    #[prost(message, tag = "10")]
+    State(MonitorState),
+    /// Event: a container ended; its exit record is on disk already.
+    #[prost(message, tag = "11")]
+    ContainerExited(ContainerExited),
+    /// Event: an exec'd process ended.
+    #[prost(message, tag = "12")]
+    ExecExited(ExecExited),
+}
+
+/// See `Body::Failure`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Failure {
+    /// What sort of failure.
+    #[prost(enumeration = "FailureKind", tag = "1")]
+    pub kind: i32,
+    /// What was being done, e.g. "mount proc".
+    #[prost(string, tag = "2")]
+    pub step: String,
+    /// On what, when there is a path.
+    #[prost(string, tag = "3")]
+    pub path: String,
+    /// The system's error number; 0: none, `step` says it all.
+    #[prost(int32, tag = "4")]
+    pub errno: i32,
+}
+
+/// What sort of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum FailureKind {
+    /// A step between clone and execve failed.
+    Init = 0,
+    /// No such container or exec.
+    NotFound = 1,
+    /// The object is not in a state for that.
+    WrongState = 2,
+    /// The request makes no sense.
+    Invalid = 3,
+    /// The monitor itself could not (out of memory, of fds, of processes …).
+    Internal = 4,
+}
+
+/// See `Body::Hello`. A monitor adds fds: its network namespace, then a NETLINK_ROUTE socket in it, when it has one
+/// of its own.
+#[derive(Clone, PartialEq, Message)]
+pub struct HelloAnswer {
+    /// The peer's `VERSION`.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The pod that a monitor serves; empty for a spawner.
+    #[prost(string, tag = "2")]
+    pub pod: String,
+    /// The peer's process id on the host.
+    #[prost(int32, tag = "3")]
+    pub pid: i32,
+    /// The two network fds are there.
+    #[prost(bool, tag = "4")]
+    pub network_fds: bool,
+}
+
+/// See `Body::Forked`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Forked {
+    /// The monitor's process id on the host.
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+}
+
+/// A process came to be.
+#[derive(Clone, PartialEq, Message)]
+pub struct Created {
+    /// Its process id on the host.
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+}
+
+/// See `Body::Started`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Started {
+    /// When execve succeeded, ns since 1970.
+    #[prost(int64, tag = "1")]
+    pub started_at_ns: i64,
+}
+
+/// How a container ended.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ExitRecord {
+    /// What the program returned, or 128 + the signal that ended it.
+    #[prost(int32, tag = "1")]
+    pub exit_code: i32,
+    /// The signal that ended it; 0: none.
+    #[prost(int32, tag = "2")]
+    pub signal: i32,
+    /// The kernel's OOM killer took a process of the container, and the first process ended by a signal or not at all
+    /// well. Decided from the cgroup's own counter.
+    #[prost(bool, tag = "3")]
+    pub oom_killed: bool,
+    /// When it ended, ns since 1970.
+    #[prost(int64, tag = "4")]
+    pub finished_at_ns: i64,
+    /// When execve succeeded, ns since 1970; 0: never.
+    #[prost(int64, tag = "5")]
+    pub started_at_ns: i64,
+}
+
+/// See `Body::ContainerExited`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerExited {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// How it ended.
+    #[prost(message, required, tag = "2")]
+    pub record: ExitRecord,
+}
+
+/// See `Body::ExecExited`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ExecExited {
+    /// The exec's id.
+    #[prost(string, tag = "1")]
+    pub exec: String,
+    /// What the program returned, or 128 + the signal that ended it.
+    #[prost(int32, tag = "2")]
+    pub exit_code: i32,
+}
+
+/// Everything a monitor knows.
+#[derive(Clone, PartialEq, Message)]
+pub struct MonitorState {
+    /// Each container.
+    #[prost(message, repeated, tag = "1")]
+    pub containers: Vec<ContainerState>,
+    /// Execs that run.
+    #[prost(string, repeated, tag = "2")]
+    pub execs: Vec<String>,
+}
+
+/// One container, as its monitor knows it.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerState {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Where in its life it is.
+    #[prost(enumeration = "Phase", tag = "2")]
+    pub phase: i32,
+    /// Its first process's id on the host; 0 once it exited.
+    #[prost(int32, tag = "3")]
+    pub pid: i32,
+    /// When execve succeeded, ns since 1970; 0: never.
+    #[prost(int64, tag = "4")]
+    pub started_at_ns: i64,
+    /// Once it exited.
+    #[prost(message, optional, tag = "5")]
+    pub exit: Option<ExitRecord>,
+}
+
+/// Where in its life a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum Phase {
+    /// Init is being set up.
+    Creating = 0,
+    /// Init waits for its release.
+    Created = 1,
+    /// The program runs.
+    Running = 2,
+    /// It ended, and the exit record is written.
+    Exited = 3,
+}
