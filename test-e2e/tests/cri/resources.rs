@@ -146,7 +146,7 @@ async fn stats_tell_what_is_used() {
     let attributes = first.attributes.clone().expect("attributes");
     assert_eq!((attributes.id.as_str(), attributes.labels), (container.id.as_str(), label.clone().into()));
     assert_eq!(attributes.metadata.expect("metadata").name, "main");
-    let memory = first.memory.clone().expect("memory");
+    let memory = first.memory.expect("memory");
     let working_set = memory.working_set_bytes.expect("working set").value;
     assert!((3_000_000..200_000_000).contains(&working_set), "{working_set} bytes");
     assert!(memory.timestamp > 0 && first.cpu.as_ref().expect("cpu").timestamp > 0);
