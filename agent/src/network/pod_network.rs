@@ -17,6 +17,7 @@ use cni::netlink::{
 use ipnet::IpNet;
 
 use super::host::{self, BridgeState};
+use super::hostport::{HostPort, HostPorts};
 use super::sandbox::{self, Attachment, POD_INTERFACE};
 use super::subnets::{Memory, Subnets};
 use super::{NetworkConfig, NetworkError};
@@ -29,6 +30,7 @@ pub struct PodNetwork {
     config: NetworkConfig,
     store: Mutex<Store>,
     host: Mutex<Host>,
+    ports: Mutex<HostPorts>,
     /// Held while the host's side is asserted, and over a change of the pod CIDR.
     memory: Mutex<Memory>,
     subnets: ArcSwap<Subnets>,
@@ -56,6 +58,7 @@ impl PodNetwork {
         let memory = Memory::open(&config.state_dir, &host::machine_id())?;
         let network = Self {
             store: Mutex::new(Store::open(&config.run_dir)?),
+            ports: Mutex::new(HostPorts::open(config.run_dir.join("ports"), &config.bridge)?),
             host: Mutex::new(Host { socket: Socket::open()?, bridge: None }),
             subnets: ArcSwap::from_pointee(Subnets::resolve(&config, &memory, host::has_ipv6())?),
             memory: Mutex::new(memory),
@@ -86,7 +89,25 @@ impl PodNetwork {
         tokio::task::spawn_blocking(move || network.add_blocking(&pod, netns.as_fd(), netlink)).await?
     }
 
-    /// Returns a pod's addresses; no error when it has none. Its link is left to die with its namespace, which costs
+    /// Leads ports of the node to a connected pod, in place of those that led to it before. [`PodNetwork::remove`] takes
+    /// them back.
+    ///
+    /// # Errors
+    /// [`NetworkError::PortInUse`], [`NetworkError::PortUnreachable`], or when the kernel refuses; then none is published.
+    pub async fn publish(
+        self: &Arc<Self>,
+        pod: &PodId,
+        attachment: &Attachment,
+        ports: Vec<HostPort>,
+    ) -> Result<(), NetworkError> {
+        if ports.is_empty() && !lock(&self.ports).has(pod.as_str()) {
+            return Ok(());
+        }
+        let (network, pod, addresses) = (Arc::clone(self), pod.clone(), attachment.ips().collect::<Vec<_>>());
+        tokio::task::spawn_blocking(move || lock(&network.ports).publish(pod.as_str(), &addresses, &ports)).await?
+    }
+
+    /// Returns a pod's addresses and host ports; no error when it has none. Its link is left to die with its namespace, which costs
     /// nobody a wait.
     ///
     /// # Errors
@@ -94,6 +115,8 @@ impl PodNetwork {
     pub async fn remove(self: &Arc<Self>, pod: &PodId) -> Result<(), NetworkError> {
         let (network, pod) = (Arc::clone(self), pod.clone());
         tokio::task::spawn_blocking(move || {
+            // The ports first: an address that is free again must not be reached by them.
+            lock(&network.ports).unpublish(pod.as_str())?;
             lock(&network.store).release_owner(pod.as_str())?;
             Ok(())
         })
@@ -149,7 +172,8 @@ impl PodNetwork {
         let subnets = self.subnets.load_full();
         let outcome = self.assert_bridge(&subnets).and_then(|served| {
             host::assert_forwarding(&subnets)?;
-            host::assert_firewall(&self.config.bridge, &served)
+            host::assert_firewall(&self.config.bridge, &served)?;
+            lock(&self.ports).assert(&served)
         });
         self.problem.store(outcome.as_ref().err().map(|error| Arc::new(whole_text(error))));
         outcome
@@ -298,6 +322,7 @@ impl PodNetwork {
     }
 
     fn sweep_blocking(&self, live: &HashSet<PodId>) -> Result<(), NetworkError> {
+        lock(&self.ports).sweep(|pod| live.contains(pod))?;
         let swept = lock(&self.store).sweep(|owner| live.contains(owner)).map(drop);
         let mut host = lock(&self.host);
         if let Some(bridge) = host.bridge {
