@@ -1,0 +1,1 @@
+//! What is unpacked is what was packed; how layers stack is compared with umoci.
