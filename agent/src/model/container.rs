@@ -30,8 +30,11 @@ pub struct ContainerSpec {
     pub pod: String,
     /// The request, unaltered.
     pub config: ContainerConfig,
-    /// The image's config digest; the image stays on disk as long as the container does.
+    /// The image's config digest.
     pub image_id: Digest,
+    /// Diff ids of the image's layers, the bottom one first: they stay on disk as long as the container does, even when
+    /// the image is removed.
+    pub layers: Vec<Digest>,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Absolute path of the log; empty when the pod or the container has none.
@@ -142,6 +145,8 @@ pub enum ContainerEvent {
     },
     /// Its first process ended.
     Exited {
+        /// When its program was released, if it was: a short life may be over before its start was recorded.
+        started_at: Option<i64>,
         /// Nanoseconds since the epoch.
         at: i64,
         /// Exit code, or 128 + signal.
@@ -182,17 +187,17 @@ impl ContainerState {
                 Ok(Self::Exited { user, exit })
             }
             (state @ (Self::Created { .. } | Self::Running { .. }), event) => match event {
-                ContainerEvent::Exited { at, exit_code, oom_killed } => {
+                ContainerEvent::Exited { started_at, at, exit_code, oom_killed } => {
                     let reason = match exit_code {
                         _ if oom_killed => ExitReason::OomKilled,
                         0 => ExitReason::Completed,
                         _ => ExitReason::Error,
                     };
-                    Ok(state.exited(at, exit_code, reason, String::new()))
+                    Ok(state.exited(started_at, at, exit_code, reason, String::new()))
                 }
                 ContainerEvent::Lost { at } => {
                     let message = "the monitor of its pod is gone and left no exit record".to_owned();
-                    Ok(state.exited(at, 255, ExitReason::ContainerStatusUnknown, message))
+                    Ok(state.exited(None, at, 255, ExitReason::ContainerStatusUnknown, message))
                 }
                 event => Err(IllegalStep { state: state.name(), event }),
             },
@@ -200,10 +205,10 @@ impl ContainerState {
         }
     }
 
-    fn exited(self, at: i64, exit_code: i32, reason: ExitReason, message: String) -> Self {
+    fn exited(self, started: Option<i64>, at: i64, exit_code: i32, reason: ExitReason, message: String) -> Self {
         let started_at = match &self {
             Self::Running { started_at, .. } => *started_at,
-            _ => 0,
+            _ => started.unwrap_or(0),
         };
         let exit = Exit { started_at, finished_at: at.max(started_at), exit_code, reason, message };
         Self::Exited { user: self.user().clone(), exit }
@@ -286,7 +291,7 @@ mod tests {
     fn a_life_from_created_to_exited_keeps_its_times() {
         let running = created().step(ContainerEvent::Started { at: 10 }).unwrap();
         assert_eq!(running.pid(), Some(7));
-        let event = ContainerEvent::Exited { at: 30, exit_code: 0, oom_killed: false };
+        let event = ContainerEvent::Exited { started_at: Some(10), at: 30, exit_code: 0, oom_killed: false };
         let exit = exit_of(running.step(event).unwrap());
         assert_eq!((exit.started_at, exit.finished_at, exit.reason), (10, 30, ExitReason::Completed));
     }
@@ -300,7 +305,7 @@ mod tests {
 
     #[test]
     fn an_oom_kill_is_told_whatever_the_code() {
-        let event = ContainerEvent::Exited { at: 5, exit_code: 137, oom_killed: true };
+        let event = ContainerEvent::Exited { started_at: None, at: 5, exit_code: 137, oom_killed: true };
         assert_eq!(exit_of(created().step(event).unwrap()).reason, ExitReason::OomKilled);
     }
 
@@ -309,6 +314,12 @@ mod tests {
         let running = created().step(ContainerEvent::Started { at: 10 }).unwrap();
         let exit = exit_of(running.step(ContainerEvent::Lost { at: 3 }).unwrap());
         assert_eq!((exit.finished_at, exit.exit_code), (10, 255));
+    }
+
+    #[test]
+    fn an_exit_seen_before_the_start_was_recorded_tells_the_start_too() {
+        let event = ContainerEvent::Exited { started_at: Some(4), at: 5, exit_code: 0, oom_killed: false };
+        assert_eq!(exit_of(created().step(event).unwrap()).started_at, 4);
     }
 
     #[test]

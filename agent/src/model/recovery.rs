@@ -82,19 +82,19 @@ pub enum ContainerAction {
 /// The table for containers.
 pub fn container_action(facts: &ContainerFacts) -> ContainerAction {
     let (true, Some(state)) = (facts.spec, &facts.state) else { return ContainerAction::RollBack };
-    let released = |at: i64| match state {
-        ContainerState::Created { .. } => vec![ContainerEvent::Started { at }],
-        _ => Vec::new(),
-    };
     let events = match (state, &facts.seen) {
         (ContainerState::Exited { .. }, _) => Vec::new(),
         (_, Seen::Nothing) => vec![ContainerEvent::Lost { at: facts.now }],
         (_, Seen::Waiting) => Vec::new(),
-        (_, Seen::Running(since)) => released(*since),
+        (ContainerState::Created { .. }, Seen::Running(since)) => vec![ContainerEvent::Started { at: *since }],
+        (_, Seen::Running(_)) => Vec::new(),
         (_, Seen::Exited { started_at, finished_at, exit_code, oom_killed }) => {
-            let mut events = started_at.map(released).unwrap_or_default();
-            events.push(ContainerEvent::Exited { at: *finished_at, exit_code: *exit_code, oom_killed: *oom_killed });
-            events
+            vec![ContainerEvent::Exited {
+                started_at: *started_at,
+                at: *finished_at,
+                exit_code: *exit_code,
+                oom_killed: *oom_killed,
+            }]
         }
     };
     ContainerAction::Keep(events)
