@@ -181,11 +181,6 @@ impl HostPorts {
         })
     }
 
-    /// Whether a pod has ports.
-    pub(super) fn has(&self, pod: &str) -> bool {
-        self.records.contains_key(pod)
-    }
-
     /// Takes a pod's ports away; no error when it has none.
     pub(super) fn unpublish(&mut self, pod: &str) -> Result<(), NetworkError> {
         let Some(record) = self.records.remove(pod) else { return Ok(()) };

@@ -89,8 +89,8 @@ impl PodNetwork {
         tokio::task::spawn_blocking(move || network.add_blocking(&pod, netns.as_fd(), netlink)).await?
     }
 
-    /// Leads ports of the node to a connected pod, in place of those that led to it before. [`PodNetwork::remove`] takes
-    /// them back.
+    /// Leads ports of the node to a connected pod, in place of those that led to it before; with none it does nothing.
+    /// [`PodNetwork::remove`] takes them back.
     ///
     /// # Errors
     /// [`NetworkError::PortInUse`], [`NetworkError::PortUnreachable`], or when the kernel refuses; then none is published.
@@ -100,7 +100,7 @@ impl PodNetwork {
         attachment: &Attachment,
         ports: Vec<HostPort>,
     ) -> Result<(), NetworkError> {
-        if ports.is_empty() && !lock(&self.ports).has(pod.as_str()) {
+        if ports.is_empty() {
             return Ok(());
         }
         let (network, pod, addresses) = (Arc::clone(self), pod.clone(), attachment.ips().collect::<Vec<_>>());
@@ -133,10 +133,10 @@ impl PodNetwork {
     }
 
     /// Takes over the pod CIDR that kubelet names: `v4`, `v6`, or both with a comma; empty changes nothing. Pods keep the
-    /// addresses they have.
+    /// addresses they have. What hinders the host's side shows in [`PodNetwork::status`].
     ///
     /// # Errors
-    /// [`NetworkError::InvalidCidr`], or when it cannot be remembered or put in force.
+    /// [`NetworkError::InvalidCidr`], or when it cannot be remembered.
     pub async fn set_pod_cidr(self: &Arc<Self>, cidr: &str) -> Result<(), NetworkError> {
         let (network, cidr) = (Arc::clone(self), cidr.trim().to_owned());
         tokio::task::spawn_blocking(move || network.set_pod_cidr_blocking(&cidr)).await?
@@ -172,8 +172,8 @@ impl PodNetwork {
         let subnets = self.subnets.load_full();
         let outcome = self.assert_bridge(&subnets).and_then(|served| {
             host::assert_forwarding(&subnets)?;
-            host::assert_firewall(&self.config.bridge, &served)?;
-            lock(&self.ports).assert(&served)
+            let firewall = host::assert_firewall(&self.config.bridge, &served);
+            firewall.and(lock(&self.ports).assert(&served))
         });
         self.problem.store(outcome.as_ref().err().map(|error| Arc::new(whole_text(error))));
         outcome
@@ -202,7 +202,9 @@ impl PodNetwork {
         next.write(&self.config.state_dir)?;
         *memory = next;
         self.subnets.store(Arc::new(subnets));
-        self.assert_host(&memory)
+        // The reason is kept for status().
+        let _ = self.assert_host(&memory);
+        Ok(())
     }
 
     fn add_blocking(&self, pod: &PodId, netns: BorrowedFd<'_>, netlink: OwnedFd) -> Result<Attachment, NetworkError> {
@@ -213,14 +215,29 @@ impl PodNetwork {
             attachment.mac = mac.to_string();
             self.connect(pod, netns, mac, &mut attachment)?;
             fault::point("network.linked");
-            let configured = sandbox::configure(&mut inside, mac, &attachment);
-            configured.map_err(|error| self.unlink(&attachment.host_interface, error.into()))?;
+            let configured = self.configure(&mut inside, mac, &mut attachment);
+            configured.map_err(|error| self.unlink(&attachment.host_interface, error))?;
             Ok(attachment)
         });
         leased.map_err(|error| match lock(&self.store).release_owner(pod.as_str()) {
             Ok(_) => error,
             Err(undo) => NetworkError::RollbackFailed { error: error.into(), undo: Box::new(undo.into()) },
         })
+    }
+
+    /// Configures the pod's side. Where the pod's own sysctls turn IPv6 off, it does without.
+    fn configure(&self, inside: &mut Socket, mac: MacAddr, attachment: &mut Attachment) -> Result<(), NetworkError> {
+        match sandbox::configure(inside, mac, attachment) {
+            Err(error) if error.errno() == Some(libc::EACCES) && attachment.ips().any(|ip| ip.is_ipv4()) => {
+                let mut store = lock(&self.store);
+                attachment.ips().filter(IpAddr::is_ipv6).try_for_each(|ip| store.release(ip))?;
+                drop(store);
+                attachment.addresses.retain(|net| net.addr().is_ipv4());
+                attachment.gateways.retain(IpAddr::is_ipv4);
+                Ok(sandbox::configure(inside, mac, attachment)?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// One address of each subnet: the pod's own from before, or the next free one.
