@@ -56,7 +56,7 @@ pub enum NetworkError {
         reason: String,
     },
     /// Another link of the host has addresses out of the pod subnet.
-    #[error("pod subnet {subnet} overlaps {other} of {link}: choose another in network.subnet_v4 or network.subnet_v6")]
+    #[error("pod subnet {subnet} overlaps {other} of {link}: choose another in network.ipv4 or network.ipv6")]
     Overlap {
         /// Ours.
         subnet: ipnet::IpNet,
