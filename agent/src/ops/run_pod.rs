@@ -159,6 +159,9 @@ fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
     if !handler.is_empty() {
         return invalid("runtime_handler", format!("{handler:?} is not configured; only the default handler \"\" is"));
     }
+    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
+        return invalid("config.log_directory", format!("{:?} is not an absolute path", config.log_directory));
+    }
     let options = namespace_options(config);
     if options.network() == NamespaceMode::Target || options.network() == NamespaceMode::Container {
         let reason = format!("{:?} is not a mode for a pod's network: POD or NODE", options.network());
