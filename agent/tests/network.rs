@@ -12,8 +12,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use berth::model::PodId;
-use berth::network::{Attachment, NetworkConfig, NetworkError, SubnetV6};
-use support::{Namespace, TestHost, in_own_host, ip, read_peer, run, serve_peer};
+use berth::network::{Attachment, HostPort, NetworkConfig, NetworkError, PortProtocol, SubnetV6};
+use support::{
+    Namespace, TestHost, in_own_host, ip, reachable, read_peer, run, serve_forever, serve_peer, tcp_and_udp,
+};
 
 #[test]
 fn two_pods_reach_each_other_and_the_host() {
@@ -49,6 +51,7 @@ fn ipv6_works_in_the_first_millisecond() {
         let listing = pod.run(|| ip("-6 address show dev eth0"));
         assert!(!listing.contains("tentative"), "{listing}");
         assert!(listing.contains("fe80::"), "a link-local address of its own: {listing}");
+        assert!(pod.run(|| ip("-details link show dev eth0")).contains("addrgenmode none"));
         let IpAddr::V6(address) = attachment.ips().find(IpAddr::is_ipv6).unwrap() else { unreachable!() };
         // Binding fails on an address that is still being checked for duplicates.
         pod.run(move || std::net::TcpListener::bind((address, 0)).map(drop)).unwrap();
@@ -361,6 +364,18 @@ fn one_family_alone_works() {
 }
 
 #[test]
+fn a_pod_that_turns_ipv6_off_does_without() {
+    in_own_host("a_pod_that_turns_ipv6_off_does_without", |host: TestHost| async move {
+        let network = host.open().await;
+        let pod = host.pod();
+        pod.run(|| fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap());
+        let attachment = pod.attach(&network).await;
+        assert_eq!((attachment.addresses.len(), attachment.gateways.len(), host.leases()), (1, 1, 1));
+        pod.ping(attachment.gateways[0]);
+    });
+}
+
+#[test]
 fn the_mtu_is_the_uplinks() {
     in_own_host("the_mtu_is_the_uplinks", |host: TestHost| async move {
         let _outside = host.uplink();
@@ -387,6 +402,98 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap().trim().to_owned()
 }
 
+#[test]
+fn host_ports_lead_to_the_pod() {
+    in_own_host("host_ports_lead_to_the_pod", |host: TestHost| async move {
+        let outside = host.uplink();
+        let network = host.open().await;
+        let (pod, other) = (host.pod(), host.pod());
+        let attachment = pod.attach(&network).await;
+        other.attach(&network).await;
+        pod.run(|| serve_forever(8080));
+        network.publish(&pod.id, &attachment, both(&[port("", 18080), port("192.0.2.1", 18081)])).await.unwrap();
+
+        let reach = |to: &str| tcp_and_udp(to.parse().unwrap());
+        let everywhere = ["192.0.2.1:18080", "[2001:db8::1]:18080", "192.0.2.1:18081"];
+        for to in everywhere {
+            outside.run(move || tcp_and_udp(to.parse().unwrap()));
+            reach(to);
+            // Another pod, and the pod itself by the host's address (hairpin).
+            other.run(move || tcp_and_udp(to.parse().unwrap()));
+            pod.run(move || tcp_and_udp(to.parse().unwrap()));
+        }
+        reach("127.0.0.1:18080");
+        assert!(!reachable("127.0.0.1:18081"), "it is of one address only");
+        // The client's own address arrives.
+        assert_eq!(outside.run(|| read_peer("192.0.2.1:18080".parse().unwrap())).to_string(), "192.0.2.2");
+
+        network.remove(&pod.id).await.unwrap();
+        assert!(!reachable("127.0.0.1:18080") && !reachable("192.0.2.1:18081"));
+        assert!(!run("nft list ruleset").contains("18080"));
+    });
+}
+
+#[test]
+fn host_ports_survive_a_restart_and_die_with_their_pod() {
+    in_own_host("host_ports_survive_a_restart_and_die_with_their_pod", |host: TestHost| async move {
+        let network = host.open().await;
+        let (pod, dead) = (host.pod(), host.pod());
+        for (pod, number) in [(&pod, 18080), (&dead, 18090)] {
+            let attachment = pod.attach(&network).await;
+            pod.run(|| serve_forever(8080));
+            network.publish(&pod.id, &attachment, both(&[port("", number)])).await.unwrap();
+        }
+        let error = network.publish(&dead.id, &dead.attach(&network).await, vec![port("", 18080)]).await.unwrap_err();
+        assert!(matches!(error, NetworkError::PortInUse { port: 18080, .. }), "{error}");
+        network.publish(&dead.id, &dead.attach(&network).await, both(&[port("", 18090)])).await.unwrap();
+        run("nft flush ruleset");
+        drop(network);
+
+        let network = host.open().await;
+        network.sweep(&HashSet::from([pod.id.clone()])).await.unwrap();
+        tcp_and_udp("127.0.0.1:18080".parse().unwrap());
+        assert!(!run("nft list ruleset").contains("18090"));
+        // Somebody flushes, and the pod goes: that must not fail.
+        run("nft flush ruleset");
+        network.remove(&pod.id).await.unwrap();
+        assert_eq!(fs::read_dir(host.config().run_dir.join("ports")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn no_pod_reaches_the_hosts_loopback() {
+    in_own_host("no_pod_reaches_the_hosts_loopback", |host: TestHost| async move {
+        let network = host.open().await;
+        let pod = host.pod();
+        let attachment = pod.attach(&network).await;
+        network.publish(&pod.id, &attachment, vec![port("", 18080)]).await.unwrap();
+        serve_forever(9000);
+        tcp_and_udp("127.0.0.1:9000".parse().unwrap());
+        // CVE-2020-8558: a neighbour sends to 127.0.0.1 with the host's Ethernet address.
+        let gateway = attachment.gateways[0];
+        pod.run(move || {
+            fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+            ip("route flush table local");
+            ip(&format!("route add 127.0.0.0/8 via {gateway} dev eth0"));
+            let address = ip("-4 -oneline address show dev eth0");
+            let source = address.split_whitespace().nth(3).unwrap().split('/').next().unwrap().to_owned();
+            ip(&format!("route add local {source} dev eth0 table local"));
+            assert!(!reachable("127.0.0.1:9000"));
+        });
+    });
+}
+
+/// Each port for UDP as well.
+fn both(ports: &[HostPort]) -> Vec<HostPort> {
+    let udp = ports.iter().map(|port| HostPort { protocol: PortProtocol::Udp, ..port.clone() });
+    ports.iter().cloned().chain(udp).collect()
+}
+
+fn port(host_ip: &str, host_port: u16) -> HostPort {
+    let host_ip = host_ip.parse().ok();
+    HostPort { protocol: PortProtocol::Tcp, host_ip, host_port, pod_port: 8080 }
+}
+
 /// Prints how long a pod takes to connect, beside the reference plugins of Debian (containernetworking-plugins), which do
 /// the same: a bridge, two addresses, masquerade.
 #[test]
@@ -410,6 +517,14 @@ fn measure_add() {
                 network.add(&pod.id, pod.netns(), netlink).await.unwrap();
                 adds.push(start.elapsed());
             }
+            let mut publishes = Vec::new();
+            let attachment = pods[0].attach(&network).await;
+            for (number, pod) in (20000..).zip(&pods) {
+                let start = Instant::now();
+                network.publish(&pod.id, &attachment, vec![port("", number)]).await.unwrap();
+                publishes.push(start.elapsed());
+            }
+            println!("berth, {existing} pods: publish a host port {}", median(publishes));
             for pod in &pods {
                 let start = Instant::now();
                 network.remove(&pod.id).await.unwrap();

@@ -1,7 +1,7 @@
 //! What is well-formed and cannot work: refused here by key, before anything is made by it.
 
 use super::resolve::ConfigError;
-use super::settings::{Ipv6Subnet, Network, Settings};
+use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings};
 
 /// Refuses settings that cannot work together or at all.
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
@@ -12,8 +12,6 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("socket", settings.socket.as_ref()),
         ("monitor", settings.monitor.as_ref()),
         ("image.docker_config", settings.image.docker_config.as_ref()),
-        ("security.seccomp_dir", Some(&settings.security.seccomp_dir)),
-        ("security.seccomp_profile", settings.security.seccomp_profile.as_ref()),
     ];
     for (key, path) in absolute.into_iter().filter_map(|(key, path)| Some((key, path?))) {
         if !path.is_absolute() {
@@ -24,11 +22,21 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         // One of them is swept at a reboot and the other must not be.
         return refuse("run_root", "it and `root` must not contain each other".to_owned());
     }
-    if !settings.cgroups.monitor_cgroup.starts_with('/') || settings.cgroups.monitor_cgroup.contains("..") {
+    if settings.cgroups.monitor_cgroup.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains("..")) {
         return refuse(
             "cgroups.monitor_cgroup",
             "it is a path from the hierarchy's root, like /berth-monitors".to_owned(),
         );
+    }
+    if let Some(parent) = &settings.cgroups.pod_parent {
+        let (fits, form) = match settings.cgroups.driver {
+            CgroupDriver::Cgroupfs => (parent.starts_with('/') && !parent.contains(".."), "a path like /berth"),
+            CgroupDriver::Systemd => (parent.ends_with(".slice") && !parent.contains('/'), "a slice like berth.slice"),
+        };
+        if !fits {
+            let reason = format!("with the {} driver it is {form}", settings.cgroups.driver);
+            return refuse("cgroups.pod_parent", reason);
+        }
     }
     if settings.image.parallel_layers == 0 {
         return refuse("image.parallel_layers", "at least 1 is needed".to_owned());

@@ -159,9 +159,12 @@ section! {
     Cgroups {
         /// cgroupfs or systemd; kubelet adopts it. Where systemd is the init, systemd should be the one that writes.
         driver: CgroupDriver = CgroupDriver::Cgroupfs,
-        /// The cgroup of the monitors, the small processes that pods' containers are children of. It must not be the
-        /// agent's own where stopping the agent's service kills its whole cgroup.
-        monitor_cgroup: String = "/berth-monitors".to_owned(),
+        /// The cgroup of the monitors, the small processes that pods' containers are children of. null: /berth-monitors
+        /// with cgroupfs, the agent's own with systemd (where the service must not kill its whole cgroup:
+        /// KillMode=process).
+        monitor_cgroup: Option<String> = None,
+        /// The cgroup parent of pods that name none. null: /berth with cgroupfs, berth.slice with systemd.
+        pod_parent: Option<String> = None,
     }
 }
 
@@ -208,20 +211,6 @@ section! {
 }
 
 section! {
-    /// What containers are held to.
-    Security {
-        /// A seccomp profile (JSON, as docker and containerd write it) in place of the built-in RuntimeDefault. null:
-        /// the built-in one.
-        seccomp_profile: Option<PathBuf> = None,
-        /// The folder that localhost seccomp profiles are looked for in when they are not named by an absolute path.
-        seccomp_dir: PathBuf = "/var/lib/kubelet/seccomp".into(),
-        /// When a container asks for a capability or an OOM score that the agent itself is not allowed to give: true
-        /// gives what can be given and warns once, false refuses the container.
-        clamp_privileges: bool = true,
-    }
-}
-
-section! {
     /// The whole file.
     Settings {
         /// What has to survive a reboot: images, writable layers, addresses.
@@ -249,8 +238,5 @@ section! {
         /// The pod network.
         #[serde(deserialize_with = "null_is_default")]
         network: Network = Network::default(),
-        /// What containers are held to.
-        #[serde(deserialize_with = "null_is_default")]
-        security: Security = Security::default(),
     }
 }

@@ -1,11 +1,19 @@
 //! The model as the CRI shows it. Pure: a picture of the state in, messages out.
 
-/// Signals by name and number.
-mod signal;
+/// Images and credentials.
+mod images;
+/// The node, and debugging information.
+mod node;
+/// Statistics.
+mod stats;
 
 use cri_api::v1;
 
-use crate::model::{Container, ContainerState, Exit, Pod, PodPhase};
+pub(super) use images::{auth, filesystem, image, image_info};
+pub(super) use node::{container_info, node_info, pod_info, status};
+pub(super) use stats::stats;
+
+use crate::model::{Container, ContainerState, Exit, Pod, PodPhase, signal};
 
 /// CRI `PodSandboxState`.
 pub(super) fn pod_state(phase: PodPhase) -> v1::PodSandboxState {
@@ -107,7 +115,7 @@ pub(super) fn container_status(container: &Container) -> v1::ContainerStatus {
         resources: resources(container),
         image_id,
         user: Some(user(container)),
-        stop_signal: signal::of_number(container.spec.stop_signal).into(),
+        stop_signal: signal::to_cri(container.spec.stop_signal).into(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::future::Future;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -298,4 +298,41 @@ impl ReferencePlugin {
         let out = plugin.wait_with_output().unwrap();
         assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stdout));
     }
+}
+
+/// Answers every client on a port, by TCP with its address and by UDP with what it sent.
+pub(crate) fn serve_forever(port: u16) {
+    let listener = TcpListener::bind(("::", port)).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let peer = stream.peer_addr().unwrap().ip().to_canonical();
+            stream.write_all(peer.to_string().as_bytes()).unwrap();
+        }
+    });
+    let socket = UdpSocket::bind(("::", port)).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        loop {
+            let (length, peer) = socket.recv_from(&mut buffer).unwrap();
+            let _ = socket.send_to(&buffer[..length], peer);
+        }
+    });
+}
+
+/// Talks to [`serve_forever`] by both protocols.
+pub(crate) fn tcp_and_udp(server: SocketAddr) {
+    read_peer(server);
+    let any: SocketAddr = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.connect(server).unwrap();
+    socket.send(b"echo").unwrap();
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("udp {server}: {error}"));
+    assert_eq!(&buffer[..length], b"echo");
+}
+
+pub(crate) fn reachable(server: &str) -> bool {
+    TcpStream::connect_timeout(&server.parse().unwrap(), Duration::from_millis(500)).is_ok()
 }

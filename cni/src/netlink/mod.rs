@@ -8,9 +8,10 @@ mod address;
 mod error;
 mod link;
 mod mac;
-mod reply;
+pub(crate) mod reply;
 mod route;
 mod socket;
+pub(crate) mod transport;
 
 pub use address::{Address, add_address, addresses_dump, remove_address};
 pub use error::NetlinkError;

@@ -10,19 +10,19 @@ use tonic::{Code, Request};
 const UNKNOWN: [&str; 2] = ["no-such-id", "0000000000000000000000000000000000000000000000000000000000000000"];
 
 #[tokio::test]
-async fn strict_an_unknown_pod_is_stopped_with_success() {
+async fn strict_the_unknown_is_stopped_with_success() {
     let e2e = Fixture::shared().await;
     for id in UNKNOWN {
         e2e.client.stop_pod(id).await.expect("StopPodSandbox");
+        e2e.client.stop_container(id, 1).await.expect("StopContainer");
     }
 }
 
 #[tokio::test]
-async fn the_unknown_is_stopped_and_removed_with_success() {
+async fn the_unknown_is_removed_with_success() {
     let e2e = Fixture::shared().await;
     for id in UNKNOWN {
         e2e.client.remove_pod(id).await.expect("RemovePodSandbox");
-        e2e.client.stop_container(id, 1).await.expect("StopContainer");
         e2e.client.remove_container(id).await.expect("RemoveContainer");
     }
     e2e.client.remove_image("registry.invalid/no/such:image").await.expect("RemoveImage");

@@ -44,7 +44,7 @@ async fn long_lines_are_split_and_an_unended_one_is_partial() {
 #[tokio::test]
 async fn reopening_loses_nothing() {
     let e2e = Fixture::shared().await;
-    let script = "i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done; echo end; sleep 1000";
+    let script = "i=0; while [ ! -e /tmp/enough ]; do echo $i; i=$((i+1)); done; echo end; sleep 1000";
     let (_pod, container) = e2e.run("log-reopen", &["sh", "-c", script]).await;
     let mut rotated = Vec::new();
     for round in 0..10 {
@@ -55,14 +55,21 @@ async fn reopening_loses_nothing() {
         assert!(container.log.exists(), "the new file is there when the call returns");
         rotated.push(moved);
     }
+    container.sh("touch /tmp/enough").await;
     container.wait_for_line("end").await;
     rotated.push(container.log.clone());
     let mut text = Vec::new();
     for path in &rotated {
         text.extend(cri_log::Log::read(path).written(Stream::Stdout).expect("well-formed"));
     }
-    let expected: String = (0..20000).map(|i| format!("{i}\n")).chain(["end\n".to_owned()]).collect();
-    assert!(text == expected.as_bytes(), "lines were lost or doubled over {} files", rotated.len());
+    let text = String::from_utf8(text).expect("digits");
+    let lines: Vec<&str> = text.lines().collect();
+    let (last, counted) = lines.split_last().expect("lines");
+    assert_eq!(*last, "end");
+    assert!(counted.len() > 10);
+    for (expected, line) in counted.iter().enumerate() {
+        assert_eq!(*line, expected.to_string(), "a line was lost or doubled");
+    }
 }
 
 #[tokio::test]
