@@ -1,5 +1,31 @@
-//! Abort points for crash tests. `fault::point("run_pod.network_added")` ends the process there, as `kill -9` would,
-//! when the file named by `BERTH_FAULT_FILE` holds that name. Only builds with the feature `fault-points` contain any of it.
+//! Abort points for crash tests. In a build with the feature `fault-points`, `fault::point("run_pod.recorded")` ends the
+//! process as `kill -9` would, when the file that `BERTH_FAULT_FILE` names holds that name. Any other build contains
+//! none of it. `berth debug fault-points` lists the names, so that the tests visit every one.
+
+/// Every abort point there is; the tests arm them one after the other.
+pub const POINTS: &[&str] = &[
+    "create_container.recorded",
+    "create_container.prepared",
+    "create_container.cloned",
+    "create_container.created",
+    "events.exit_received",
+    "remove_container.unmonitored",
+    "remove_container.discarded",
+    "remove_container.forgotten",
+    "remove_pod.containers_removed",
+    "remove_pod.forgotten",
+    "run_pod.recorded",
+    "run_pod.monitor_forked",
+    "run_pod.network_added",
+    "run_pod.ready",
+    "start_container.released",
+    "start_container.recorded",
+    "stop_container.signalled",
+    "stop_pod.containers_killed",
+    "stop_pod.network_removed",
+    "stop_pod.monitor_ended",
+    "stop_pod.recorded",
+];
 
 /// A place where a crash test may kill the agent.
 #[cfg(not(feature = "fault-points"))]
@@ -9,8 +35,11 @@ pub fn point(_name: &str) {}
 /// A place where a crash test may kill the agent.
 #[cfg(feature = "fault-points")]
 pub fn point(name: &str) {
+    assert!(POINTS.contains(&name), "{name} is not listed in POINTS");
     let Some(file) = std::env::var_os("BERTH_FAULT_FILE") else { return };
-    if std::fs::read_to_string(file).is_ok_and(|armed| armed.trim() == name) {
+    if std::fs::read_to_string(&file).is_ok_and(|armed| armed.trim() == name) {
+        // Disarmed first: the next agent must not die of it again.
+        let _ = std::fs::remove_file(&file);
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }

@@ -2,6 +2,8 @@
 
 /// The agent's reactor.
 pub mod async_fd;
+/// Device programs on cgroups.
+pub mod bpf;
 /// Searching bytes.
 pub mod bytes;
 /// New processes.

@@ -1,0 +1,78 @@
+//! What is well-formed and cannot work: refused here by key, before anything is made by it.
+
+use super::resolve::ConfigError;
+use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings};
+
+/// Refuses settings that cannot work together or at all.
+pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
+    let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
+    let absolute = [
+        ("root", Some(&settings.root)),
+        ("run_root", Some(&settings.run_root)),
+        ("socket", settings.socket.as_ref()),
+        ("monitor", settings.monitor.as_ref()),
+        ("image.docker_config", settings.image.docker_config.as_ref()),
+    ];
+    for (key, path) in absolute.into_iter().filter_map(|(key, path)| Some((key, path?))) {
+        if !path.is_absolute() {
+            return refuse(key, format!("{} is not an absolute path", path.display()));
+        }
+    }
+    if settings.root.starts_with(&settings.run_root) || settings.run_root.starts_with(&settings.root) {
+        // One of them is swept at a reboot and the other must not be.
+        return refuse("run_root", "it and `root` must not contain each other".to_owned());
+    }
+    if settings.cgroups.monitor_cgroup.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains("..")) {
+        return refuse(
+            "cgroups.monitor_cgroup",
+            "it is a path from the hierarchy's root, like /berth-monitors".to_owned(),
+        );
+    }
+    if let Some(parent) = &settings.cgroups.pod_parent {
+        let (fits, form) = match settings.cgroups.driver {
+            CgroupDriver::Cgroupfs => (parent.starts_with('/') && !parent.contains(".."), "a path like /berth"),
+            CgroupDriver::Systemd => (parent.ends_with(".slice") && !parent.contains('/'), "a slice like berth.slice"),
+        };
+        if !fits {
+            let reason = format!("with the {} driver it is {form}", settings.cgroups.driver);
+            return refuse("cgroups.pod_parent", reason);
+        }
+    }
+    if settings.image.parallel_layers == 0 {
+        return refuse("image.parallel_layers", "at least 1 is needed".to_owned());
+    }
+    if settings.image.stall_period.0.is_zero() || settings.image.connect_timeout.0.is_zero() {
+        return refuse("image.stall_period", "it and `connect_timeout` must be above zero".to_owned());
+    }
+    check_network(&settings.network)
+}
+
+fn check_network(network: &Network) -> Result<(), ConfigError> {
+    let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
+    // dev_valid_name() of the kernel, and no character that means something in a firewall rule.
+    let name = network.bridge.as_str();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if !(1..=15).contains(&name.len()) || !name.bytes().all(plain) || name.starts_with(['-', '.']) {
+        let reason = format!("{name:?} is no interface name: 1 to 15 letters, digits, '-', '_' or '.'");
+        return refuse("network.bridge", reason);
+    }
+    if network.ipv4.is_none() && network.ipv6 == Ipv6Subnet::Off {
+        return refuse("network.ipv4", "without it and without `ipv6` a pod has no address".to_owned());
+    }
+    if let Some(net) = network.ipv4.filter(|net| net.prefix_len() > 29) {
+        return refuse("network.ipv4", format!("{net} is too small: /29 or wider"));
+    }
+    if let Ipv6Subnet::Net(net) = network.ipv6
+        && net.prefix_len() > 112
+    {
+        return refuse("network.ipv6", format!("{net} is too small: /112 or wider"));
+    }
+    // RFC 8200 §5: IPv6 wants links of 1280 bytes; RFC 791: IPv4 of 68.
+    let least = if network.ipv6 != Ipv6Subnet::Off { 1280 } else { 68 };
+    match network.mtu {
+        Some(mtu) if !(least..=65535).contains(&mtu) => {
+            refuse("network.mtu", format!("{mtu} is not from {least} to 65535"))
+        }
+        _ => Ok(()),
+    }
+}

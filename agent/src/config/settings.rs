@@ -1,0 +1,242 @@
+//! Every key of the configuration file, once: its name, type, default and what it means to an operator. The comments on
+//! the fields are the text of the default file and of the reference page.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::values::{Entry, Shown, Size, Span, Yaml};
+
+/// A section whose keys are all commented out reads as null.
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+macro_rules! section {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $(#[serde($($serde:tt)*)])? $key:ident: $kind:ty = $default:expr,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, PartialEq, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[doc = $doc])* $(#[serde($($serde)*)])? pub $key: $kind,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+
+        impl Yaml for $name {
+            fn shown(&self) -> Shown {
+                Shown::Section(vec![$(Entry { key: stringify!($key), doc: vec![$($doc.trim()),*], value: self.$key.shown() }),*])
+            }
+        }
+    };
+}
+
+macro_rules! choice {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $variant:ident = $word:literal,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        pub enum $name {
+            $($(#[doc = $doc])* #[serde(rename = $word)] $variant,)*
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(format!("{text:?} is none of {}", [$($word),*].join(", "))),
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word,)* })
+            }
+        }
+
+        impl Yaml for $name {
+            fn shown(&self) -> Shown {
+                Shown::Value(self.to_string())
+            }
+        }
+    };
+}
+
+choice! {
+    /// How a log line looks.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// For machines: one object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// Who makes cgroups.
+    CgroupDriver {
+        /// The agent itself.
+        Cgroupfs = "cgroupfs",
+        /// systemd, over D-Bus.
+        Systemd = "systemd",
+    }
+}
+
+choice! {
+    /// Where pods get their network from.
+    NetworkMode {
+        /// The agent: a bridge and a veth pair a pod.
+        Embedded = "embedded",
+    }
+}
+
+/// Where pods' IPv6 addresses come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipv6Subnet {
+    /// A unique local /64 (RFC 4193) made from the machine's id.
+    Ula,
+    /// Pods have none.
+    Off,
+    /// This network.
+    Net(Ipv6Net),
+}
+
+impl<'de> Deserialize<'de> for Ipv6Subnet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "ula" => Ok(Self::Ula),
+            "off" => Ok(Self::Off),
+            net => net
+                .parse()
+                .map(Self::Net)
+                .map_err(|_| D::Error::custom(format!("{net:?} is no IPv6 network, ula or off"))),
+        }
+    }
+}
+
+impl Yaml for Ipv6Subnet {
+    fn shown(&self) -> Shown {
+        match self {
+            Self::Ula => "ula".to_owned().shown(),
+            Self::Off => "off".to_owned().shown(),
+            Self::Net(net) => net.to_string().shown(),
+        }
+    }
+}
+
+section! {
+    /// Log lines; they go to standard error.
+    Log {
+        /// Least level that is written: error, warn, info, debug or trace. Single modules can be named as in
+        /// `info,berth::network=debug`.
+        level: String = "info".to_owned(),
+        /// text or json.
+        format: LogFormat = LogFormat::Text,
+    }
+}
+
+section! {
+    /// Prometheus metrics.
+    Metrics {
+        /// Where GET /metrics is answered, as in "127.0.0.1:9191". There is no authentication. null: nowhere.
+        address: Option<SocketAddr> = None,
+    }
+}
+
+section! {
+    /// Control groups.
+    Cgroups {
+        /// cgroupfs or systemd; kubelet adopts it. Where systemd is the init, systemd should be the one that writes.
+        driver: CgroupDriver = CgroupDriver::Cgroupfs,
+        /// The cgroup of the monitors, the small processes that pods' containers are children of. null: /berth-monitors
+        /// with cgroupfs, the agent's own with systemd (where the service must not kill its whole cgroup:
+        /// KillMode=process).
+        monitor_cgroup: Option<String> = None,
+        /// The cgroup parent of pods that name none. null: /berth with cgroupfs, berth.slice with systemd.
+        pod_parent: Option<String> = None,
+    }
+}
+
+section! {
+    /// Images and registries.
+    Image {
+        /// Folders with `<host>/hosts.toml` (mirrors, TLS), as containerd has them; the first that knows a host counts.
+        registry_dirs: Vec<PathBuf> = vec!["/etc/berth/certs.d".into(), "/etc/containerd/certs.d".into()],
+        /// A docker config.json with credentials for pulls that bring none. null: none.
+        docker_config: Option<PathBuf> = None,
+        /// Images that are never removed; `*` stands for any text.
+        pinned: Vec<String> = Vec::new(),
+        /// Layers that are fetched at one time, over all pulls.
+        parallel_layers: usize = 6,
+        /// The most that one layer may unpack to.
+        max_layer_size: Size = Size(64 << 30),
+        /// The most files, folders and links that one layer may have.
+        max_layer_entries: u64 = 4_000_000,
+        /// A download that brings less than `stall_size` in `stall_period` has failed.
+        stall_size: Size = Size(16 << 10),
+        /// See `stall_size`.
+        stall_period: Span = Span(Duration::from_secs(30)),
+        /// How long reaching a registry may take.
+        connect_timeout: Span = Span(Duration::from_secs(10)),
+        /// How often a failed request is sent again.
+        retries: u32 = 4,
+    }
+}
+
+section! {
+    /// The pod network.
+    Network {
+        /// embedded: the agent makes it, with a bridge and one veth pair a pod.
+        mode: NetworkMode = NetworkMode::Embedded,
+        /// Name of the bridge.
+        bridge: String = "berth0".to_owned(),
+        /// Pod addresses until the client names the node's pod CIDR (UpdateRuntimeConfig). null: no IPv4.
+        ipv4: Option<Ipv4Net> = Some(Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 88, 0, 0), 16)),
+        /// The same for IPv6: a network, `ula` (a unique local /64 made from the machine's id) or `off`.
+        ipv6: Ipv6Subnet = Ipv6Subnet::Ula,
+        /// Largest packet of pod interfaces, in bytes. null: that of the node's default route.
+        mtu: Option<u32> = None,
+    }
+}
+
+section! {
+    /// The whole file.
+    Settings {
+        /// What has to survive a reboot: images, writable layers, addresses.
+        root: PathBuf = "/var/lib/berth".into(),
+        /// What must not: records of pods and containers, sockets. Should be a tmpfs.
+        run_root: PathBuf = "/run/berth".into(),
+        /// The CRI socket. null: berth.sock in `run_root`.
+        socket: Option<PathBuf> = None,
+        /// The monitor's program. null: berth-monitor beside the agent's own.
+        monitor: Option<PathBuf> = None,
+        /// How long requests under way may go on after SIGTERM. Pods are left running in any case.
+        drain_timeout: Span = Span(Duration::from_secs(20)),
+        /// Log lines; they go to standard error.
+        #[serde(deserialize_with = "null_is_default")]
+        log: Log = Log::default(),
+        /// Prometheus metrics: latency by RPC and result, and the phases of a pod's start.
+        #[serde(deserialize_with = "null_is_default")]
+        metrics: Metrics = Metrics::default(),
+        /// Control groups.
+        #[serde(deserialize_with = "null_is_default")]
+        cgroups: Cgroups = Cgroups::default(),
+        /// Images and registries.
+        #[serde(deserialize_with = "null_is_default")]
+        image: Image = Image::default(),
+        /// The pod network.
+        #[serde(deserialize_with = "null_is_default")]
+        network: Network = Network::default(),
+    }
+}

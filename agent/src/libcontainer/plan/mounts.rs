@@ -1,0 +1,99 @@
+//! Mounts of the `Spec` as steps.
+
+use oci_spec::runtime::Mount;
+
+use super::options::{Options, RDONLY};
+use super::{
+    Action, Bind, FdSource, Missing, MountFs, MountSource, MoveMount, PlanError, SetMountAttr, Steps, Symlink, text,
+};
+use crate::libcontainer::spec::{CREATE_SOURCE, CgroupMounts, HostFacts, POD_SHM};
+
+/// Adds the step or steps of one mount.
+pub(super) fn add(steps: &mut Steps, mount: &Mount, host: &HostFacts) -> Result<(), PlanError> {
+    let target = text(mount.destination())?;
+    let list = mount.options().as_deref().unwrap_or_default();
+    let options = Options::parse(list);
+    let is_bind = list.iter().any(|option| option == "bind" || option == "rbind");
+    match mount.typ().as_deref().unwrap_or("") {
+        "bind" => bind(steps, mount, target, options),
+        _ if is_bind => bind(steps, mount, target, options),
+        "cgroup" | "cgroup2" => {
+            cgroup(steps, &target, &options, host);
+            Ok(())
+        }
+        fstype @ ("proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue") => {
+            steps.push(Action::MountFs(MountFs {
+                fstype: fstype.to_owned(),
+                target,
+                source: mount.source().as_deref().map_or_else(|| Ok(fstype.to_owned()), text)?,
+                attributes: options.attributes.set | options.recursive_attributes.set,
+                options: options.rest,
+            }));
+            Ok(())
+        }
+        other => Err(PlanError::MountType { target, fstype: other.to_owned() }),
+    }
+}
+
+fn bind(steps: &mut Steps, mount: &Mount, target: String, options: Options) -> Result<(), PlanError> {
+    let source = mount.source().clone().ok_or(PlanError::Missing("source of a bind mount"))?;
+    if source.as_os_str() == POD_SHM {
+        steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Pod("shm".to_owned())), target }));
+        return Ok(());
+    }
+    let mut missing = Missing::Fail;
+    for option in options.rest {
+        match option.as_str() {
+            CREATE_SOURCE => missing = Missing::MakeDir,
+            _ => return Err(PlanError::MountOption { target, option }),
+        }
+    }
+    let fd = steps.open(FdSource::Bind(Bind {
+        source,
+        recursive: options.recursive,
+        attributes: options.attributes,
+        recursive_attributes: options.recursive_attributes,
+        propagation: options.propagation,
+        missing,
+    }));
+    steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target }));
+    Ok(())
+}
+
+/// The host's cgroup file systems as seen from the container's own cgroup namespace, where its cgroup is the root.
+fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts) {
+    let mount = |fstype: &str, target: String, own: &[String]| {
+        Action::MountFs(MountFs {
+            fstype: fstype.to_owned(),
+            target,
+            source: "cgroup".to_owned(),
+            attributes: options.attributes.set,
+            options: own.to_vec(),
+        })
+    };
+    let CgroupMounts::Legacy { hierarchies, links, unified } = &host.cgroups else {
+        steps.push(mount("cgroup2", target.to_owned(), &[]));
+        return;
+    };
+    steps.push(Action::MountFs(MountFs {
+        fstype: "tmpfs".to_owned(),
+        target: target.to_owned(),
+        source: "cgroup".to_owned(),
+        attributes: options.attributes.set & !RDONLY,
+        options: vec!["mode=755".to_owned(), "size=64k".to_owned()],
+    }));
+    for hierarchy in hierarchies {
+        steps.push(mount("cgroup", format!("{target}/{}", hierarchy.folder), &hierarchy.options));
+    }
+    if *unified {
+        steps.push(mount("cgroup2", format!("{target}/unified"), &[]));
+    }
+    for (link, folder) in links {
+        let path = format!("{target}/{link}");
+        steps.push(Action::Symlink(Symlink { points_to: folder.clone(), path }));
+    }
+    if options.attributes.set & RDONLY != 0 {
+        let path = target.to_owned();
+        steps.push(Action::SetMountAttr(SetMountAttr { path, set: RDONLY, recursive: false }));
+    }
+}

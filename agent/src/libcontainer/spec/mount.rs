@@ -1,0 +1,230 @@
+//! The mounts of a container: defaults, the pod's files, and what the request asks for.
+
+use cri_api::v1::{ContainerConfig, Mount as Requested, MountPropagation};
+use oci_spec::runtime::Mount;
+
+use super::{SpecError, SpecInput, entry, namespace};
+
+/// A bind source in the `Spec` that means the pod's own /dev/shm, which lives in the monitor.
+pub const POD_SHM: &str = "pod:shm";
+/// A mount option that is ours: a source that is not there is made as a folder. (mount(8) leaves `x-` to user space.)
+pub const CREATE_SOURCE: &str = "x-berth.create-source";
+
+/// Which files of /proc a container may have replaced (lxcfs does), as runc allows.
+const PROC_FILES: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/sys/kernel/ns_last_pid",
+];
+
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Defaults first, then the pod's files and the request's mounts, parents before children.
+pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
+    let mut wanted = Vec::new();
+    for mount in &input.container.mounts {
+        let target = clean(&mount.container_path).ok_or_else(|| refuse(mount, "container_path is not absolute"))?;
+        wanted.push((target.clone(), requested(mount, &target, input)?));
+    }
+    for (target, source) in pod_files(input) {
+        if !wanted.iter().any(|(path, _)| path == target) {
+            let access = if input.context().is_some_and(|context| context.readonly_rootfs) { "ro" } else { "rw" };
+            wanted.push((target.to_owned(), entry(target, "bind", source, &["rbind", "rprivate", access])));
+        }
+    }
+    // Stable: mounts of one depth stay in the order of the request, so that a later one covers an earlier one.
+    wanted.sort_by_key(|(path, _)| path.matches('/').count());
+
+    let own_dev = wanted.iter().any(|(path, _)| path == "/dev");
+    let replaced =
+        |target: &str| wanted.iter().any(|(path, _)| path == target) || (own_dev && target.starts_with("/dev/"));
+    let mut list: Vec<Mount> = defaults(input);
+    list.retain(|mount| !mount.destination().to_str().is_some_and(replaced));
+    list.extend(wanted.into_iter().map(|(_, mount)| mount));
+    Ok(list)
+}
+
+fn defaults(input: &SpecInput<'_>) -> Vec<Mount> {
+    let access = if input.privileged() { "rw" } else { "ro" };
+    let shm = if namespace::ipc_is_host(input.sandbox) {
+        entry("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate", "rw"])
+    } else {
+        entry("/dev/shm", "bind", POD_SHM, &["bind", "nosuid", "noexec", "nodev"])
+    };
+    vec![
+        entry("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        entry("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        entry(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        shm,
+        entry("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        entry("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        entry("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+    ]
+}
+
+fn pod_files<'a>(input: &SpecInput<'a>) -> impl Iterator<Item = (&'static str, &'a std::path::Path)> {
+    let pod = input.pod;
+    [("/etc/hosts", &pod.hosts), ("/etc/resolv.conf", &pod.resolv_conf), ("/etc/hostname", &pod.hostname)]
+        .into_iter()
+        .filter_map(|(target, source)| Some((target, source.as_deref()?)))
+}
+
+fn refuse(mount: &Requested, reason: &'static str) -> SpecError {
+    SpecError::Mount { container_path: mount.container_path.clone(), reason }
+}
+
+/// Without `.`, `..` and doubled slashes; `None` unless absolute. Symbolic links are followed later, inside the root.
+fn clean(path: &str) -> Option<String> {
+    if !path.starts_with('/') || path.contains('\0') {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
+}
+
+fn requested(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<Mount, SpecError> {
+    check(mount, target, input)?;
+    let mut options = vec!["rbind", CREATE_SOURCE];
+    options.push(match propagation(mount)? {
+        MountPropagation::PropagationPrivate => "rprivate",
+        MountPropagation::PropagationHostToContainer => "rslave",
+        MountPropagation::PropagationBidirectional => "rshared",
+    });
+    options.push(match (mount.readonly, mount.recursive_read_only) {
+        (true, true) => "rro",
+        (true, false) => "ro",
+        (false, _) => "rw",
+    });
+    for option in &mount.mount_options {
+        if !matches!(option.as_str(), "nosuid" | "nodev" | "noexec" | "noatime" | "nodiratime" | "nosymfollow") {
+            return Err(refuse(mount, "mount_options has one that is not supported for a bind mount"));
+        }
+        options.push(option);
+    }
+    Ok(entry(target, "bind", &mount.host_path, &options))
+}
+
+fn check(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<(), SpecError> {
+    if mount.image.is_some() {
+        return Err(refuse(mount, "image volumes are not supported"));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(refuse(mount, "id mappings need a pod in a user namespace"));
+    }
+    if !mount.host_path.starts_with('/') || mount.host_path.contains('\0') {
+        return Err(refuse(mount, "host_path is not absolute"));
+    }
+    if target == "/" {
+        return Err(refuse(mount, "container_path is the container's root"));
+    }
+    // A bind over parts of /proc is how security files such as attr/exec get faked (CVE-2019-16884).
+    if target == "/proc" && mount.host_path != "/proc" {
+        return Err(refuse(mount, "/proc can only be replaced by the host's /proc"));
+    }
+    if target.starts_with("/proc/") && !PROC_FILES.contains(&target) {
+        return Err(refuse(mount, "container_path is inside /proc"));
+    }
+    if mount.recursive_read_only {
+        if !mount.readonly {
+            return Err(refuse(mount, "recursive_read_only needs readonly"));
+        }
+        if propagation(mount)? != MountPropagation::PropagationPrivate {
+            return Err(refuse(mount, "recursive_read_only needs private propagation"));
+        }
+        if !input.host.recursive_readonly {
+            return Err(SpecError::RecursiveReadOnlyUnsupported { container_path: mount.container_path.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn propagation(mount: &Requested) -> Result<MountPropagation, SpecError> {
+    MountPropagation::try_from(mount.propagation).map_err(|_| refuse(mount, "propagation is none that is known"))
+}
+
+/// OCI `rootfsPropagation`: what an external runtime has to leave the root as for the mounts' own kinds to work.
+pub(super) fn root_propagation(container: &ContainerConfig) -> Option<String> {
+    let any = |kind: MountPropagation| container.mounts.iter().any(|mount| mount.propagation == kind as i32);
+    if any(MountPropagation::PropagationBidirectional) {
+        Some("rshared".to_owned())
+    } else if any(MountPropagation::PropagationHostToContainer) {
+        Some("rslave".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Masked and read-only paths. The wire cannot tell "none" from "not said". kubelet says them always, and means an
+/// empty list only with `procMount: Unmasked`, which it allows in user namespaces alone; from anyone else an empty list
+/// gets the defaults.
+pub(super) fn hidden_paths(input: &SpecInput<'_>) -> (Vec<String>, Vec<String>) {
+    let own = |list: &[&str]| list.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
+    if input.privileged() {
+        return (Vec::new(), Vec::new());
+    }
+    let (masked, readonly) = input
+        .context()
+        .map_or((&[][..], &[][..]), |context| (context.masked_paths.as_slice(), context.readonly_paths.as_slice()));
+    let unmasked = matches!(namespace::user_namespace(input.sandbox), Ok(Some(_)));
+    if masked.is_empty() && readonly.is_empty() && !unmasked {
+        return (own(&MASKED), own(&READONLY));
+    }
+    (masked.to_vec(), readonly.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned() {
+        assert_eq!(clean("//a/./b/../c/"), Some("/a/c".to_owned()));
+        assert_eq!(clean("/../.."), Some("/".to_owned()));
+        assert_eq!(clean("a"), None);
+        assert_eq!(clean(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_path_stays_below_the_root(path in "/[a./]{0,30}") {
+            let path = clean(&path).unwrap();
+            prop_assert!(path.starts_with('/') && !path.contains("//"));
+            prop_assert!(path.split('/').all(|part| part != ".." && part != "."));
+        }
+    }
+}

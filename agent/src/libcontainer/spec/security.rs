@@ -1,0 +1,235 @@
+//! seccomp, AppArmor and SELinux: which profile or label a request means.
+
+use cri_api::v1::security_profile::ProfileType;
+use cri_api::v1::{LinuxContainerSecurityContext, SeLinuxOption, SecurityProfile};
+use oci_spec::runtime::LinuxSeccomp;
+
+use super::error::invalid;
+use super::{HostFacts, SpecError, SpecInput, capability};
+use crate::libcontainer::seccomp;
+
+/// Which seccomp profile a request means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeccompChoice {
+    /// No filter.
+    Unconfined,
+    /// Our own profile.
+    RuntimeDefault,
+    /// A JSON file of the node.
+    Localhost(String),
+}
+
+/// Privileged and nil are unconfined, an empty profile is RuntimeDefault, and the new field beats the deprecated one.
+///
+/// # Errors
+/// `SpecError::Invalid`: a name that is none, or a localhost profile that is not an absolute path.
+pub fn seccomp_choice(context: Option<&LinuxContainerSecurityContext>) -> Result<SeccompChoice, SpecError> {
+    let Some(context) = context else { return Ok(SeccompChoice::Unconfined) };
+    if context.privileged {
+        return Ok(SeccompChoice::Unconfined);
+    }
+    if let Some(profile) = &context.seccomp {
+        const FIELD: &str = "linux.security_context.seccomp";
+        return match profile_type(FIELD, profile)? {
+            ProfileType::RuntimeDefault => Ok(SeccompChoice::RuntimeDefault),
+            ProfileType::Unconfined => Ok(SeccompChoice::Unconfined),
+            ProfileType::Localhost => localhost(FIELD, &profile.localhost_ref),
+        };
+    }
+    #[allow(deprecated)]
+    let old = context.seccomp_profile_path.as_str();
+    const FIELD: &str = "linux.security_context.seccomp_profile_path";
+    match old {
+        "" | "unconfined" => Ok(SeccompChoice::Unconfined),
+        "runtime/default" | "docker/default" => Ok(SeccompChoice::RuntimeDefault),
+        text => match text.strip_prefix("localhost/") {
+            Some(path) => localhost(FIELD, path),
+            None => Err(invalid(FIELD, text, "is not runtime/default, docker/default, unconfined or localhost/<path>")),
+        },
+    }
+}
+
+fn profile_type(field: &'static str, profile: &SecurityProfile) -> Result<ProfileType, SpecError> {
+    ProfileType::try_from(profile.profile_type)
+        .map_err(|_| invalid(field, profile.profile_type, "is no known profile type"))
+}
+
+fn localhost(field: &'static str, path: &str) -> Result<SeccompChoice, SpecError> {
+    if path.starts_with('/') && !path.split('/').any(|part| part == "..") {
+        Ok(SeccompChoice::Localhost(path.to_owned()))
+    } else {
+        Err(invalid(field, path, "is not an absolute path of a profile on this node"))
+    }
+}
+
+/// The profile as it goes into the `Spec`. A profile's conditions see the capabilities that the container gets.
+pub(super) fn seccomp(input: &SpecInput<'_>) -> Result<Option<LinuxSeccomp>, SpecError> {
+    let sets = capability::for_container(input.context())?;
+    let context = seccomp::ProfileContext {
+        capabilities: capability::mask(sets.bounding().as_ref()),
+        kernel: input.host.kernel,
+        machine: seccomp::Machine::native(),
+    };
+    Ok(match seccomp_choice(input.context())? {
+        SeccompChoice::Unconfined => None,
+        SeccompChoice::RuntimeDefault => Some(seccomp::default_profile(&context)),
+        SeccompChoice::Localhost(path) => {
+            let Some(json) = input.seccomp_profile else {
+                return Err(invalid("linux.security_context.seccomp", path, "is a profile that was not read"));
+            };
+            Some(seccomp::load_profile(json, &context)?)
+        }
+    })
+}
+
+/// `None`: no profile is set on exec. The new field beats the deprecated one; privileged alone is unconfined.
+pub(super) fn apparmor_profile(
+    context: Option<&LinuxContainerSecurityContext>,
+    host: &HostFacts,
+) -> Result<Option<String>, SpecError> {
+    const FIELD: &str = "linux.security_context.apparmor";
+    let named = |name: &str| match (&host.apparmor_default, name) {
+        (None, name) => Err(invalid(FIELD, name, "is an AppArmor profile, and AppArmor is not active on this node")),
+        (Some(_), "") => Err(invalid(FIELD, name, "is no profile name")),
+        (Some(_), name) => Ok(Some(name.to_owned())),
+    };
+    let Some(context) = context else { return Ok(host.apparmor_default.clone()) };
+    if let Some(profile) = &context.apparmor {
+        return match profile_type(FIELD, profile)? {
+            ProfileType::RuntimeDefault => Ok(host.apparmor_default.clone()),
+            ProfileType::Unconfined => Ok(None),
+            ProfileType::Localhost => {
+                named(profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref))
+            }
+        };
+    }
+    #[allow(deprecated)]
+    match context.apparmor_profile.as_str() {
+        "" if context.privileged => Ok(None),
+        "" | "runtime/default" => Ok(host.apparmor_default.clone()),
+        "unconfined" => Ok(None),
+        text => match text.strip_prefix("localhost/") {
+            Some(name) => named(name),
+            None => Err(invalid(FIELD, text, "is not runtime/default, unconfined or localhost/<name>")),
+        },
+    }
+}
+
+/// The label of the process; `None` where SELinux is off or nothing was asked for.
+pub(super) fn selinux_label(
+    context: Option<&LinuxContainerSecurityContext>,
+    host: &HostFacts,
+) -> Result<Option<String>, SpecError> {
+    let privileged = context.is_some_and(|context| context.privileged);
+    label(context, host, if privileged { "spc_t" } else { "container_t" }, false)
+}
+
+/// The label of the container's files.
+pub(super) fn mount_label(
+    context: Option<&LinuxContainerSecurityContext>,
+    host: &HostFacts,
+) -> Result<Option<String>, SpecError> {
+    label(context, host, "container_file_t", true)
+}
+
+fn label(
+    context: Option<&LinuxContainerSecurityContext>,
+    host: &HostFacts,
+    kind: &str,
+    file: bool,
+) -> Result<Option<String>, SpecError> {
+    let Some(asked) = context.and_then(|context| context.selinux_options.as_ref()) else { return Ok(None) };
+    check_selinux(asked)?;
+    if !host.selinux {
+        return Ok(None);
+    }
+    let or = |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
+    // Files carry object_r and their own type: the options' role and type are a process's.
+    let (role, kind) = if file {
+        ("object_r".to_owned(), kind.to_owned())
+    } else {
+        (or(&asked.role, "system_r"), or(&asked.r#type, kind))
+    };
+    Ok(Some(format!("{}:{role}:{kind}:{}", or(&asked.user, "system_u"), or(&asked.level, "s0"))))
+}
+
+/// A bad level is an error even where SELinux is off, so that a pod behaves the same on every node.
+fn check_selinux(asked: &SeLinuxOption) -> Result<(), SpecError> {
+    const FIELD: &str = "linux.security_context.selinux_options";
+    for part in [&asked.user, &asked.role, &asked.r#type] {
+        if !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
+            return Err(invalid(FIELD, part, "has characters that no label has"));
+        }
+    }
+    if asked.level.is_empty() || level_is_valid(&asked.level) {
+        Ok(())
+    } else {
+        Err(invalid(FIELD, &asked.level, "is not a level such as s0 or s0:c1,c2"))
+    }
+}
+
+/// `s0`, `s0-s15:c0.c1023`, `s0:c1,c2`: sensitivity, or a range of two, each with its categories.
+fn level_is_valid(level: &str) -> bool {
+    fn numbered(text: &str, letter: char) -> bool {
+        text.strip_prefix(letter)
+            .is_some_and(|digits| (1..=4).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+    fn one(text: &str) -> bool {
+        let (sensitivity, categories) = match text.split_once(':') {
+            Some((sensitivity, categories)) => (sensitivity, Some(categories)),
+            None => (text, None),
+        };
+        let category = |text: &str| text.split('.').count() <= 2 && text.split('.').all(|part| numbered(part, 'c'));
+        numbered(sensitivity, 's') && categories.is_none_or(|list| list.split(',').all(category))
+    }
+    match level.split_once('-') {
+        Some((low, high)) => one(low) && one(high),
+        None => one(level),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels() {
+        for good in ["s0", "s0:c1,c2", "s0-s0:c0.c1023", "s15:c3.c7,c9"] {
+            assert!(level_is_valid(good), "{good}");
+        }
+        for bad in ["s", "c1", "s0:", "s0:1,2", "s0:c1.c2.c3", "s0:c", "s0-", "s0:c1;c2", "rotten"] {
+            assert!(!level_is_valid(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn seccomp_choices() {
+        use SeccompChoice::{Localhost, RuntimeDefault, Unconfined};
+        #[allow(deprecated)]
+        let old = |path: &str| {
+            seccomp_choice(Some(&LinuxContainerSecurityContext {
+                seccomp_profile_path: path.to_owned(),
+                ..Default::default()
+            }))
+        };
+        let new = |kind: i32, path: &str, privileged| {
+            seccomp_choice(Some(&LinuxContainerSecurityContext {
+                seccomp: Some(SecurityProfile { profile_type: kind, localhost_ref: path.to_owned() }),
+                privileged,
+                ..Default::default()
+            }))
+        };
+        assert_eq!(seccomp_choice(None).unwrap(), Unconfined);
+        assert_eq!(old("").unwrap(), Unconfined);
+        assert_eq!(old("docker/default").unwrap(), RuntimeDefault);
+        assert_eq!(old("localhost//p.json").unwrap(), Localhost("/p.json".to_owned()));
+        assert!(old("localhost/p.json").is_err());
+        assert!(old("strict").is_err());
+        assert_eq!(new(0, "", false).unwrap(), RuntimeDefault);
+        assert_eq!(new(0, "", true).unwrap(), Unconfined);
+        assert_eq!(new(1, "", false).unwrap(), Unconfined);
+        assert_eq!(new(2, "/p.json", false).unwrap(), Localhost("/p.json".to_owned()));
+        assert!(new(2, "/a/../p.json", false).is_err());
+        assert!(new(3, "", false).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! A pod sandbox: what was asked for, and what it is now.
+
+use std::net::IpAddr;
+
+use cri_api::v1::{NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata};
+use serde::{Deserialize, Serialize};
+
+use super::PodId;
+
+/// A pod that was made whole; a half-made one is never seen outside `ops::run_pod`.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its id.
+    pub id: PodId,
+    /// What does not change from its first moment.
+    pub spec: PodSpec,
+    /// What does.
+    pub state: PodState,
+}
+
+/// The unchanging part, kept in the pod's `spec` file. Written before anything else is made for the pod, so a spec
+/// without a state tells the next agent of a pod that was only half made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodSpec {
+    /// The request, unaltered: Status and List give labels, annotations and namespace options back from it.
+    pub config: PodSandboxConfig,
+    /// RuntimeClass handler; "" is the default one.
+    pub runtime_handler: String,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// The host name inside.
+    pub hostname: String,
+    /// The cgroup below which each container gets its own, as a path from the hierarchy's root.
+    pub cgroup_parent: String,
+}
+
+/// The changing part, kept in the pod's `state` file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodState {
+    /// Ready until it is stopped or its monitor is lost; never ready again.
+    pub phase: PodPhase,
+    /// The pod's addresses, IPv4 first; none in the host's network. Kept after a stop: kubelet compares them.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// CRI `PodSandboxState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodPhase {
+    /// Its namespaces are there and containers can be made in it.
+    Ready,
+    /// Stopped: its namespaces are gone.
+    NotReady,
+}
+
+/// What makes two requests the same pod: a retry carries the same key (CRI `PodSandboxMetadata`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodKey {
+    name: String,
+    namespace: String,
+    uid: String,
+    attempt: u32,
+}
+
+impl PodKey {
+    /// The key of a request's metadata.
+    pub fn new(metadata: &PodSandboxMetadata) -> Self {
+        Self {
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            uid: metadata.uid.clone(),
+            attempt: metadata.attempt,
+        }
+    }
+}
+
+impl std::fmt::Display for PodKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} (uid {}, attempt {})", self.namespace, self.name, self.uid, self.attempt)
+    }
+}
+
+impl Pod {
+    /// The request's metadata; `ops::run_pod` refuses a pod without.
+    pub fn metadata(&self) -> PodSandboxMetadata {
+        self.spec.config.metadata.clone().unwrap_or_default()
+    }
+}
+
+impl PodSpec {
+    /// The namespace options in force; absent ones mean all POD.
+    pub fn namespaces(&self) -> NamespaceOption {
+        namespace_options(&self.config)
+    }
+
+    /// Whether the pod lives in the node's network namespace.
+    pub fn host_network(&self) -> bool {
+        self.namespaces().network() == NamespaceMode::Node
+    }
+
+    /// Whether a privileged container may run in it (CRI `LinuxSandboxSecurityContext.privileged`).
+    pub fn privileged(&self) -> bool {
+        let linux = self.config.linux.as_ref();
+        linux.and_then(|linux| linux.security_context.as_ref()).is_some_and(|context| context.privileged)
+    }
+}
+
+/// The namespace options that a pod request asks for; what it leaves out is POD, the enum's zero (rules of the CRI).
+pub fn namespace_options(config: &PodSandboxConfig) -> NamespaceOption {
+    let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    context.and_then(|context| context.namespace_options.clone()).unwrap_or_default()
+}

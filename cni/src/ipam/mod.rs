@@ -1,0 +1,11 @@
+//! Which address a pod gets, and the record of who has which.
+//!
+//! [`Pool`] decides (pure); [`Store`] keeps. An address is its owner's exactly as long as its file exists, and the file is
+//! made before anything uses the address, so a crash can only leave an address with an owner that never came to be: a
+//! sweep against the living returns it.
+
+mod range;
+mod store;
+
+pub use range::{InvalidRange, Pool, Range};
+pub use store::{Lease, Store, StoreError};

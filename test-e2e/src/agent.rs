@@ -1,0 +1,135 @@
+//! `berth serve` as a test runs it: every folder, the socket, the bridge and the cgroup are the test's own.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::host::{Host, Spawn, sibling_binary};
+use crate::process;
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its pid now.
+    pub pid: i32,
+    /// Where images and addresses are kept.
+    pub root: PathBuf,
+    /// Where pods and containers are kept.
+    pub run_root: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+    /// Its cgroup, and its pods' parent.
+    pub cgroup: String,
+    socket: PathBuf,
+    config: PathBuf,
+    fault_file: PathBuf,
+    binary: PathBuf,
+}
+
+impl Agent {
+    /// Starts an agent in `host` with everything below `folder`, and waits until its socket answers.
+    pub fn start(host: &Host, folder: &Path, cgroup: &str) -> io::Result<Agent> {
+        let binary = match std::env::var_os("BERTH_BIN") {
+            Some(path) => PathBuf::from(path),
+            None => sibling_binary("berth")?,
+        };
+        let mut agent = Agent {
+            pid: 0,
+            root: folder.join("root"),
+            run_root: folder.join("run"),
+            log: folder.join("berth.log"),
+            cgroup: cgroup.to_owned(),
+            socket: folder.join("berth.sock"),
+            config: folder.join("berth.yaml"),
+            fault_file: folder.join("fault"),
+            binary,
+        };
+        std::fs::write(&agent.config, agent.configuration())?;
+        agent.launch(host)?;
+        Ok(agent)
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "root: {}\nrun_root: {}\nsocket: {}\ncgroups:\n  monitor_cgroup: /{}/monitors\n\
+             image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n",
+            self.root.display(),
+            self.run_root.display(),
+            self.socket.display(),
+            self.cgroup,
+            self.root.with_file_name("certs.d").display(),
+        )
+    }
+
+    /// Starts the agent again on the same state, after it ended.
+    pub fn launch(&mut self, host: &Host) -> io::Result<()> {
+        let text = |path: &Path| path.display().to_string();
+        self.pid = host.spawn(&Spawn {
+            argv: vec![text(&self.binary), "serve".into(), "--config".into(), text(&self.config)],
+            env: vec![("BERTH_FAULT_FILE".into(), text(&self.fault_file))],
+            log: self.log.clone(),
+        })?;
+        let deadline = Instant::now() + Duration::from_secs(crate::fixture::seconds(30) as u64);
+        while std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
+            if !process::is_alive(self.pid) || Instant::now() > deadline {
+                return Err(io::Error::other(format!("the agent does not listen; its log ends:\n{}", self.log_tail())));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// The endpoint for a client.
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// Ends the agent at once, as a crash would, and waits until it is gone.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+        self.wait_gone();
+    }
+
+    /// Sends the agent a signal.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.pid), signal);
+    }
+
+    /// Waits until the agent has ended and answers whether it did in time.
+    pub fn wait_gone(&self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(crate::fixture::seconds(30) as u64);
+        while process::read(self.pid).is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        process::read(self.pid).is_none()
+    }
+
+    /// Arms a fault point: the agent dies there (builds with the feature `fault-points` only). `None` disarms.
+    pub fn arm(&self, point: Option<&str>) -> io::Result<()> {
+        std::fs::write(&self.fault_file, point.unwrap_or_default())
+    }
+
+    /// The names of the fault points this agent was built with; empty for an ordinary build.
+    pub fn fault_points(&self) -> io::Result<Vec<String>> {
+        let output = std::process::Command::new(&self.binary).args(["debug", "fault-points"]).output()?;
+        if !output.status.success() {
+            return Ok(Vec::new());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    /// The agent's binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// The last lines of its log, for a failing test to show.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
