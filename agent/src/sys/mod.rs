@@ -2,6 +2,8 @@
 
 /// The agent's reactor.
 pub mod async_fd;
+/// Device programs on cgroups.
+pub mod bpf;
 /// SCM_RIGHTS over SEQPACKET sockets.
 pub mod fd_passing;
 /// Sealed memory files.

@@ -1,0 +1,75 @@
+//! Why a cgroup could not be made or used.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A failed operation on cgroups.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A parent or path that names no cgroup.
+    #[error("cgroup path {path:?} {reason}")]
+    Path {
+        /// As given.
+        path: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The host has no hierarchy that can be used.
+    #[error("no cgroup file system is mounted below /sys/fs/cgroup")]
+    NoHierarchy,
+    /// A limit that the host cannot set.
+    #[error("{file} = {value:?}: the {controller} controller is not available on this host")]
+    NoController {
+        /// Which.
+        controller: &'static str,
+        /// The file that is not there.
+        file: String,
+        /// What was to be written.
+        value: String,
+    },
+    /// A file that did not take a value.
+    #[error("write {value:?} to {}", file.display())]
+    Write {
+        /// Which file.
+        file: PathBuf,
+        /// What was to be written.
+        value: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Any other system call.
+    #[error("{op} {}", path.display())]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A wait that took too long.
+    #[error("{} did not become {state} in time", path.display())]
+    Timeout {
+        /// Which cgroup.
+        path: PathBuf,
+        /// What was waited for.
+        state: &'static str,
+    },
+    /// Device rules that make no program.
+    #[error("device rules: {0}")]
+    Devices(&'static str),
+}
+
+impl CgroupError {
+    /// The cgroup is not there (any more).
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Io { source, .. } | Self::Write { source, .. } => {
+                source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(libc::ENODEV)
+            }
+            _ => false,
+        }
+    }
+}
