@@ -103,7 +103,7 @@ impl Firewall {
             result.map_err(|error| command_error(self.family, format!("{operation} {name} of {table}"), &*error))
         };
         let found = self.command.list(table, name).unwrap_or_default();
-        let written = self.written(chain, &found);
+        let written = Self::written(chain, &found);
         if !written {
             if !self.exists(chain)? {
                 run("make chain", self.command.new_chain(table, name))?;
@@ -144,10 +144,11 @@ impl Firewall {
     }
 
     /// Whether the listing of a chain (`-N` line, then `-A` lines) is exactly the chain.
-    fn written(&self, chain: &Chain, listing: &[String]) -> bool {
+    fn written(chain: &Chain, listing: &[String]) -> bool {
+        let made = format!("-N {}", chain.name);
         let prefix = format!("-A {} ", chain.name);
         let rules: Vec<_> = listing.iter().filter_map(|line| line.strip_prefix(&prefix)).map(str::trim).collect();
-        rules == chain.rules
+        listing.iter().any(|line| line.trim() == made) && rules == chain.rules
     }
 }
 

@@ -8,3 +8,5 @@ pub mod firewall;
 pub mod ipam;
 /// A synchronous NETLINK_ROUTE socket: links, addresses and routes, in batches, with the kernel's own error text.
 pub mod netlink;
+/// nftables by raw netlink: tables replaced in one transaction, map elements added and taken in one message.
+pub mod nftables;

@@ -54,11 +54,13 @@ impl Agent {
 
     fn configuration(&self) -> String {
         format!(
-            "root: {}\nrun_root: {}\nlisten: {}\ncgroup:\n  parent: {}\nnetwork:\n  bridge: berth0\n",
+            "root: {}\nrun_root: {}\nsocket: {}\ncgroups:\n  monitor_cgroup: /{}/monitors\n\
+             image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n",
             self.root.display(),
             self.run_root.display(),
             self.socket.display(),
             self.cgroup,
+            self.root.with_file_name("certs.d").display(),
         )
     }
 

@@ -28,18 +28,40 @@ pub struct Machine {
     pub inside: i32,
     /// Everything of this machine's, removed with it.
     pub folder: PathBuf,
+    /// The cgroup that pods are put below, removed with it.
+    pub cgroup: String,
     endpoint: String,
     busybox: String,
 }
 
+/// What a machine is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Tells the folders and cgroups of one process's machines apart.
+    pub name: String,
+    /// A running runtime; without one Berth's agent is started.
+    pub endpoint: Option<String>,
+    /// A process in whose namespaces that runtime lives; without one it is taken to be in ours.
+    pub inside: Option<i32>,
+    /// Put the agent's root on a tmpfs of so many MiB.
+    pub root_size: Option<u64>,
+}
+
+impl Setup {
+    /// What `CRI_ENDPOINT` and `CRI_HOST_PID` say.
+    pub fn from_environment(name: &str) -> Setup {
+        let inside = std::env::var("CRI_HOST_PID").ok().and_then(|pid| pid.parse().ok());
+        Setup { name: name.to_owned(), endpoint: std::env::var("CRI_ENDPOINT").ok(), inside, root_size: None }
+    }
+}
+
 impl Machine {
-    fn start(name: &str) -> std::io::Result<Machine> {
-        let peer = std::env::var("CRI_ENDPOINT").ok();
-        let folder = std::env::temp_dir().join(format!("berth-e2e-{}-{name}", std::process::id()));
+    /// Starts the host, a registry with the busybox image in it, and, if no runtime runs yet, the agent.
+    pub fn start(setup: &Setup) -> std::io::Result<Machine> {
+        let cgroup = format!("berth-e2e-{}-{}", std::process::id(), setup.name);
+        let folder = std::env::temp_dir().join(&cgroup);
         std::fs::create_dir_all(&folder)?;
-        let cgroup = format!("berth-e2e-{}-{name}", std::process::id());
-        let peer_pid = std::env::var("CRI_HOST_PID").ok().and_then(|pid| pid.parse().ok());
-        let namespaces = match (&peer, peer_pid) {
+        let namespaces = match (&setup.endpoint, setup.inside) {
             (None, _) => Namespaces::New,
             (Some(_), Some(pid)) => Namespaces::Of(pid),
             (Some(_), None) => Namespaces::Inherited,
@@ -50,8 +72,15 @@ impl Machine {
         let label = serde_json::json!({ "e2e": registry.address });
         let image = image::busybox(Format::Docker)?.set("Labels", label).build();
         let busybox = registry.push("e2e/busybox", "1", &image)?;
-        let (agent, endpoint) = match peer {
-            Some(endpoint) => (None, endpoint),
+        if let Some(size) = setup.root_size {
+            let root = folder.join("root");
+            std::fs::create_dir_all(&root)?;
+            let options = format!("size={size}m");
+            let flags = nix::mount::MsFlags::empty();
+            host.run(|| nix::mount::mount(Some("e2e"), &root, Some("tmpfs"), flags, Some(options.as_str())))?;
+        }
+        let (agent, endpoint) = match &setup.endpoint {
+            Some(endpoint) => (None, endpoint.clone()),
             None => {
                 let agent = Agent::start(&host, &folder, &cgroup)?;
                 let endpoint = agent.endpoint();
@@ -59,7 +88,17 @@ impl Machine {
             }
         };
         let inside = host.pid();
-        Ok(Machine { host, registry, agent, inside, folder, endpoint, busybox })
+        Ok(Machine { host, registry, agent, inside, folder, cgroup, endpoint, busybox })
+    }
+
+    /// Where the runtime listens.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The reference of the image with a shell.
+    pub fn busybox(&self) -> &str {
+        &self.busybox
     }
 }
 
@@ -78,15 +117,20 @@ impl Fixture {
     pub async fn shared() -> Fixture {
         static SHARED: OnceLock<Arc<Machine>> = OnceLock::new();
         require_root();
-        let machine = SHARED.get_or_init(|| Arc::new(start_machine("s")));
+        let machine = SHARED.get_or_init(|| Arc::new(start_machine(&Setup::from_environment("s"))));
         Fixture::on(machine.clone()).await
     }
 
     /// A machine for this test alone. Only Berth can be started anew, so a peer's run has to leave such tests out.
     pub async fn own(name: &str) -> Fixture {
+        Fixture::own_with(Setup { name: name.to_owned(), ..Default::default() }).await
+    }
+
+    /// A machine for this test alone, made to measure.
+    pub async fn own_with(setup: Setup) -> Fixture {
         require_berth();
         require_root();
-        Fixture::on(Arc::new(start_machine(name))).await
+        Fixture::on(Arc::new(start_machine(&setup))).await
     }
 
     async fn on(machine: Arc<Machine>) -> Fixture {
@@ -147,6 +191,7 @@ impl Fixture {
         change: impl FnOnce(&mut v1::PodSandboxConfig),
     ) -> Result<Pod<'_>, tonic::Status> {
         let mut config = spec::pod(name, &self.machine.folder);
+        config.linux.get_or_insert_default().cgroup_parent = format!("/{}", self.machine.cgroup);
         change(&mut config);
         if !config.log_directory.is_empty() {
             // kubelet makes it before it runs the pod.
@@ -236,10 +281,12 @@ impl<'a> Pod<'a> {
         change: impl FnOnce(&mut v1::ContainerConfig),
     ) -> Result<Container<'a>, tonic::Status> {
         let mut config = spec::container(name, self.fixture.busybox(), command);
+        let mark = format!("{name}-{:x}", nanos());
+        config.envs.push(v1::KeyValue { key: MARK.to_owned(), value: mark.clone().into_bytes() });
         change(&mut config);
         let log = Path::new(&self.config.log_directory).join(&config.log_path);
         let id = self.fixture.client.create_container(&self.id, config, self.config.clone()).await?;
-        Ok(Container { fixture: self.fixture, id, log })
+        Ok(Container { fixture: self.fixture, id, log, mark })
     }
 
     /// Creates a container.
@@ -290,9 +337,21 @@ pub struct Container<'a> {
     pub id: String,
     /// Its log file.
     pub log: PathBuf,
+    mark: String,
 }
 
 impl Container<'_> {
+    /// The pid, in this process's namespace, of the container's oldest process. The CRI does not tell it: it is found by
+    /// a mark in its environment.
+    pub fn pid(&self) -> i32 {
+        self.pids().into_iter().min().unwrap_or_else(|| panic!("container {} has no process", self.id))
+    }
+
+    /// All processes of the container that kept its environment.
+    pub fn pids(&self) -> Vec<i32> {
+        crate::process::with_environment(MARK, &self.mark)
+    }
+
     /// Its status.
     pub async fn status(&self) -> v1::ContainerStatus {
         let status = self.fixture.client.container_status(&self.id).await;
@@ -328,14 +387,13 @@ impl Container<'_> {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits until its stdout has this line.
+    /// Waits until its stdout has this line; a terminal's carriage return at the end may be there or not.
     pub async fn wait_for_line(&self, line: &str) {
-        let wanted = format!("{line}\n").into_bytes();
         eventually(&format!("the log of {} says {line:?}", self.id), async || {
             // While it is being written the last line may be half there.
             let text = self.log().written(Stream::Stdout).ok()?;
-            let found = text.windows(wanted.len()).enumerate();
-            found.into_iter().any(|(at, window)| window == wanted && (at == 0 || text[at - 1] == b'\n')).then_some(())
+            let mut lines = text.split_inclusive(|&byte| byte == b'\n').filter_map(|text| text.strip_suffix(b"\n"));
+            lines.any(|text| text.strip_suffix(b"\r").unwrap_or(text) == line.as_bytes()).then_some(())
         })
         .await;
     }
@@ -350,6 +408,9 @@ impl Container<'_> {
         .await
     }
 }
+
+/// The environment variable by which a container's processes are found.
+const MARK: &str = "E2E_CONTAINER";
 
 /// Asks again until there is an answer; panics with `what` when there is none for a long while.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
@@ -380,8 +441,8 @@ fn require_root() {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root: it runs containers");
 }
 
-fn start_machine(name: &str) -> Machine {
-    Machine::start(name).unwrap_or_else(|e| panic!("starting the machine: {e}"))
+fn start_machine(setup: &Setup) -> Machine {
+    Machine::start(setup).unwrap_or_else(|e| panic!("starting the machine: {e}"))
 }
 
 fn nanos() -> u128 {

@@ -81,6 +81,37 @@ pub fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&raw).trim_end_matches('\0').replace('\0', " ")
 }
 
+/// The processes that have `key=value` in their environment, zombies left out.
+pub fn with_environment(key: &str, value: &str) -> Vec<i32> {
+    let wanted = format!("{key}={value}").into_bytes();
+    let has = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|entry| entry == wanted)
+    };
+    all().into_iter().map(|process| process.pid).filter(has).collect()
+}
+
+/// The folder of a process's cgroup in a controller's hierarchy (v1), or in the one there is (v2).
+pub fn cgroup(pid: i32, controller: &str) -> Option<std::path::PathBuf> {
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let of = |line: &str, wanted: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let names = fields.next()?;
+        let path = fields.next()?.trim_start_matches('/').to_owned();
+        names.split(',').any(|name| name == wanted).then_some(path)
+    };
+    if let Some(path) = table.lines().find_map(|line| of(line, controller)) {
+        return Some(root.join(controller).join(path));
+    }
+    table.lines().find_map(|line| of(line, "")).map(|path| root.join(path))
+}
+
+/// Whether this machine has only cgroup v2.
+pub fn cgroup_is_v2() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// The process whose listening unix socket has this path, the runtime behind a CRI endpoint, as seen from the network
 /// namespace of process `inside`.
 pub fn listener_of(socket: &str, inside: i32) -> Option<i32> {

@@ -1,2 +1,5 @@
-//! berth
-fn main() {}
+//! The agent and its command line.
+
+fn main() -> std::process::ExitCode {
+    berth::cli::main()
+}

@@ -1,7 +1,7 @@
 //! What is well-formed and cannot work: refused here by key, before anything is made by it.
 
 use super::resolve::ConfigError;
-use super::settings::{Network, Settings};
+use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings};
 
 /// Refuses settings that cannot work together or at all.
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
@@ -12,7 +12,6 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("socket", settings.socket.as_ref()),
         ("monitor", settings.monitor.as_ref()),
         ("image.docker_config", settings.image.docker_config.as_ref()),
-        ("security.seccomp_profile", settings.security.seccomp_profile.as_ref()),
     ];
     for (key, path) in absolute.into_iter().filter_map(|(key, path)| Some((key, path?))) {
         if !path.is_absolute() {
@@ -23,11 +22,21 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         // One of them is swept at a reboot and the other must not be.
         return refuse("run_root", "it and `root` must not contain each other".to_owned());
     }
-    if !settings.cgroups.monitor_cgroup.starts_with('/') || settings.cgroups.monitor_cgroup.contains("..") {
+    if settings.cgroups.monitor_cgroup.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains("..")) {
         return refuse(
             "cgroups.monitor_cgroup",
             "it is a path from the hierarchy's root, like /berth-monitors".to_owned(),
         );
+    }
+    if let Some(parent) = &settings.cgroups.pod_parent {
+        let (fits, form) = match settings.cgroups.driver {
+            CgroupDriver::Cgroupfs => (parent.starts_with('/') && !parent.contains(".."), "a path like /berth"),
+            CgroupDriver::Systemd => (parent.ends_with(".slice") && !parent.contains('/'), "a slice like berth.slice"),
+        };
+        if !fits {
+            let reason = format!("with the {} driver it is {form}", settings.cgroups.driver);
+            return refuse("cgroups.pod_parent", reason);
+        }
     }
     if settings.image.parallel_layers == 0 {
         return refuse("image.parallel_layers", "at least 1 is needed".to_owned());
@@ -40,23 +49,26 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
 
 fn check_network(network: &Network) -> Result<(), ConfigError> {
     let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
-    // IFNAMSIZ is 16 with its closing zero; '/' and white space are refused by the kernel (dev_valid_name).
+    // dev_valid_name() of the kernel, and no character that means something in a firewall rule.
     let name = network.bridge.as_str();
-    let valid = (1..16).contains(&name.len()) && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
-    if !valid || name == "." || name == ".." {
-        return refuse("network.bridge", format!("{name:?} is not the name of an interface"));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if !(1..=15).contains(&name.len()) || !name.bytes().all(plain) || name.starts_with(['-', '.']) {
+        let reason = format!("{name:?} is no interface name: 1 to 15 letters, digits, '-', '_' or '.'");
+        return refuse("network.bridge", reason);
     }
-    if network.ipv4.is_none() && network.ipv6.is_none() {
+    if network.ipv4.is_none() && network.ipv6 == Ipv6Subnet::Off {
         return refuse("network.ipv4", "without it and without `ipv6` a pod has no address".to_owned());
     }
     if let Some(net) = network.ipv4.filter(|net| net.prefix_len() > 29) {
         return refuse("network.ipv4", format!("{net} is too small: /29 or wider"));
     }
-    if let Some(net) = network.ipv6.filter(|net| net.prefix_len() > 112) {
+    if let Ipv6Subnet::Net(net) = network.ipv6
+        && net.prefix_len() > 112
+    {
         return refuse("network.ipv6", format!("{net} is too small: /112 or wider"));
     }
     // RFC 8200 §5: IPv6 wants links of 1280 bytes; RFC 791: IPv4 of 68.
-    let least = if network.ipv6.is_some() { 1280 } else { 68 };
+    let least = if network.ipv6 != Ipv6Subnet::Off { 1280 } else { 68 };
     match network.mtu {
         Some(mtu) if !(least..=65535).contains(&mtu) => {
             refuse("network.mtu", format!("{mtu} is not from {least} to 65535"))

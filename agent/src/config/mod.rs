@@ -15,5 +15,5 @@ mod values;
 
 pub use reference::{default_yaml, reference_page};
 pub use resolve::{Config, ConfigError, DEFAULT_FILE, Overrides, Paths};
-pub use settings::{CgroupDriver, Cgroups, Image, Log, LogFormat, Metrics, Network, NetworkMode, Security, Settings};
+pub use settings::{CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Settings};
 pub use values::{Size, Span};

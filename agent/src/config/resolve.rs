@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::check;
-use super::settings::{CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Security, Settings};
+use super::settings::{CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Settings};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "/etc/berth/config.yaml";
@@ -27,8 +27,6 @@ pub struct Config {
     pub image: Image,
     /// Pod network.
     pub network: Network,
-    /// What containers are held to.
-    pub security: Security,
 }
 
 /// Absolute paths.
@@ -138,7 +136,6 @@ impl Config {
             cgroups: settings.cgroups,
             image: settings.image,
             network: settings.network,
-            security: settings.security,
         })
     }
 }
@@ -237,6 +234,7 @@ mod tests {
             ("log:\n  format: xml\n", ":2:11: ", "xml"),
             ("image:\n  max_layer_size: big\n", ":2:19: ", "size"),
             ("network:\n  ipv4: 10.0.0.0/99\n", ":2:9: ", ""),
+            ("network:\n  ipv6: on\n", ":2:9: ", "ula"),
             ("root: [\n", ":", ""),
         ] {
             let error = parse(text).unwrap_err().to_string();
@@ -260,11 +258,13 @@ mod tests {
             ("root: var/lib", "root"),
             ("root: /run/berth/lib", "run_root"),
             ("network: {bridge: a-name-that-is-too-long}", "network.bridge"),
-            ("network: {ipv4: null, ipv6: null}", "network.ipv4"),
+            ("network: {ipv4: null, ipv6: \"off\"}", "network.ipv4"),
             ("network: {ipv4: 10.0.0.0/30}", "network.ipv4"),
             ("network: {mtu: 1000}", "network.mtu"),
             ("image: {parallel_layers: 0}", "image.parallel_layers"),
             ("cgroups: {monitor_cgroup: berth}", "cgroups.monitor_cgroup"),
+            ("cgroups: {pod_parent: berth.slice}", "cgroups.pod_parent"),
+            ("cgroups: {driver: systemd, pod_parent: /berth}", "cgroups.pod_parent"),
         ] {
             match resolve(text) {
                 Err(ConfigError::Value { key: told, .. }) => assert_eq!(told, key, "{text}"),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::values::{Entry, Shown, Size, Span, Yaml};
@@ -99,6 +100,41 @@ choice! {
     }
 }
 
+/// Where pods' IPv6 addresses come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipv6Subnet {
+    /// A unique local /64 (RFC 4193) made from the machine's id.
+    Ula,
+    /// Pods have none.
+    Off,
+    /// This network.
+    Net(Ipv6Net),
+}
+
+impl<'de> Deserialize<'de> for Ipv6Subnet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "ula" => Ok(Self::Ula),
+            "off" => Ok(Self::Off),
+            net => net
+                .parse()
+                .map(Self::Net)
+                .map_err(|_| D::Error::custom(format!("{net:?} is no IPv6 network, ula or off"))),
+        }
+    }
+}
+
+impl Yaml for Ipv6Subnet {
+    fn shown(&self) -> Shown {
+        match self {
+            Self::Ula => "ula".to_owned().shown(),
+            Self::Off => "off".to_owned().shown(),
+            Self::Net(net) => net.to_string().shown(),
+        }
+    }
+}
+
 section! {
     /// Log lines; they go to standard error.
     Log {
@@ -123,9 +159,12 @@ section! {
     Cgroups {
         /// cgroupfs or systemd; kubelet adopts it. Where systemd is the init, systemd should be the one that writes.
         driver: CgroupDriver = CgroupDriver::Cgroupfs,
-        /// The cgroup of the monitors, the small processes that pods' containers are children of. It must not be the
-        /// agent's own where stopping the agent's service kills its whole cgroup.
-        monitor_cgroup: String = "/berth-monitors".to_owned(),
+        /// The cgroup of the monitors, the small processes that pods' containers are children of. null: /berth-monitors
+        /// with cgroupfs, the agent's own with systemd (where the service must not kill its whole cgroup:
+        /// KillMode=process).
+        monitor_cgroup: Option<String> = None,
+        /// The cgroup parent of pods that name none. null: /berth with cgroupfs, berth.slice with systemd.
+        pod_parent: Option<String> = None,
     }
 }
 
@@ -164,23 +203,10 @@ section! {
         bridge: String = "berth0".to_owned(),
         /// Pod addresses until the client names the node's pod CIDR (UpdateRuntimeConfig). null: no IPv4.
         ipv4: Option<Ipv4Net> = Some(Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 88, 0, 0), 16)),
-        /// The same for IPv6. null: no IPv6.
-        ipv6: Option<Ipv6Net> =
-            Some(Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd88, 0xbe47, 0, 0, 0, 0, 0, 0), 64)),
+        /// The same for IPv6: a network, `ula` (a unique local /64 made from the machine's id) or `off`.
+        ipv6: Ipv6Subnet = Ipv6Subnet::Ula,
         /// Largest packet of pod interfaces, in bytes. null: that of the node's default route.
         mtu: Option<u32> = None,
-    }
-}
-
-section! {
-    /// What containers are held to.
-    Security {
-        /// A seccomp profile (JSON, as docker and containerd write it) in place of the built-in RuntimeDefault. null:
-        /// the built-in one.
-        seccomp_profile: Option<PathBuf> = None,
-        /// When a container asks for a capability or an OOM score that the agent itself is not allowed to give: true
-        /// gives what can be given and warns once, false refuses the container.
-        clamp_privileges: bool = true,
     }
 }
 
@@ -212,8 +238,5 @@ section! {
         /// The pod network.
         #[serde(deserialize_with = "null_is_default")]
         network: Network = Network::default(),
-        /// What containers are held to.
-        #[serde(deserialize_with = "null_is_default")]
-        security: Security = Security::default(),
     }
 }

@@ -131,13 +131,6 @@ impl Yaml for PathBuf {
     }
 }
 
-// Quoted, as a colon at the end of a word makes it a key.
-impl Yaml for ipnet::Ipv6Net {
-    fn shown(&self) -> Shown {
-        Shown::Value(quoted(&self.to_string()))
-    }
-}
-
 impl Yaml for std::net::SocketAddr {
     fn shown(&self) -> Shown {
         Shown::Value(quoted(&self.to_string()))

@@ -1,1 +1,44 @@
-//! See the crate's list of modules.
+//! Images: from a reference to folders of layers that containers are mounted from. The face of it is [`ImageStore`];
+//! the verbs and the CRI face use nothing else. It knows the model and no other part of the agent.
+
+/// What the store can be told.
+mod config;
+/// One layer: downloaded, unpacked, published.
+mod download;
+/// What can go wrong, and of which kind.
+mod error;
+/// An image as the agent sees it.
+#[allow(clippy::module_inception)]
+mod image;
+/// Archives and OCI layouts from the node's own disk.
+mod import;
+/// Operations that several callers share.
+mod joins;
+/// Layers: archives, compression, whiteouts.
+mod layer;
+/// The store on disk and in memory.
+mod layout;
+/// Manifests, indexes and configurations.
+mod manifest;
+/// Which image of an index the host runs.
+mod platform;
+/// How far a pull is.
+mod progress;
+/// A pull from its reference to the index.
+mod pull;
+/// Image references.
+mod reference;
+/// The registry client.
+mod registry;
+/// The store as the rest of the agent uses it.
+mod store;
+
+pub use config::ImageConfig;
+pub(crate) use error::chain;
+pub use error::{ErrorKind, ImageError};
+pub use image::{FsUsage, Image};
+pub use progress::{LayerSize, Progress, ProgressSender};
+pub use pull::PullRequest;
+pub use reference::Reference;
+pub use registry::Auth;
+pub use store::ImageStore;

@@ -2,6 +2,8 @@
 
 /// cgroups v1, v2 and hybrid: make, limit, enter, kill, freeze, measure.
 pub mod cgroup;
+/// What this host can do and has.
+pub mod host;
 /// The pure middle: `Spec` to `InitPlan`.
 pub mod plan;
 /// What runs between clone and execve, and how the agent opens what it needs.

@@ -30,8 +30,11 @@ pub struct ContainerSpec {
     pub pod: String,
     /// The request, unaltered.
     pub config: ContainerConfig,
-    /// The image's config digest; the image stays on disk as long as the container does.
+    /// The image's config digest.
     pub image_id: Digest,
+    /// Diff ids of the image's layers, the bottom one first: they stay on disk as long as the container does, even when
+    /// the image is removed.
+    pub layers: Vec<Digest>,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Absolute path of the log; empty when the pod or the container has none.

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The other side wants credentials.
     Unauthenticated,
+    /// What came from outside is broken or hostile: a digest that does not match, an archive that climbs out.
+    Corrupt,
     /// The caller or the agent gave up before the end.
     Cancelled,
     /// Not built, or not possible on this machine.

@@ -12,6 +12,8 @@ mod ids;
 mod pod;
 /// What a new agent does about what an old one left: a table from facts to actions.
 pub mod recovery;
+/// Stop signals.
+pub mod signal;
 
 pub use container::{
     Container, ContainerEvent, ContainerKey, ContainerSpec, ContainerState, Exit, ExitReason, IllegalStep, ProcessUser,

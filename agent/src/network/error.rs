@@ -56,7 +56,7 @@ pub enum NetworkError {
         reason: String,
     },
     /// Another link of the host has addresses out of the pod subnet.
-    #[error("pod subnet {subnet} overlaps {other} of {link}: choose another in network.subnet_v4 or network.subnet_v6")]
+    #[error("pod subnet {subnet} overlaps {other} of {link}: choose another in network.ipv4 or network.ipv6")]
     Overlap {
         /// Ours.
         subnet: ipnet::IpNet,
@@ -68,6 +68,20 @@ pub enum NetworkError {
     /// The bridge is not there, so no pod can be connected to it.
     #[error("the pod network is not ready: {0}")]
     NotReady(String),
+    /// The node's port leads to another pod, or twice to this one.
+    #[error("host port {port} is in use by pod {pod}")]
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// Whose it is.
+        pod: String,
+    },
+    /// The host's address is of a family that the pod has no address of.
+    #[error("host port {port}: the pod has no address of the family of host_ip")]
+    PortUnreachable {
+        /// The port.
+        port: u16,
+    },
     /// Every name derived from the pod's id belongs to another link.
     #[error("no free interface name for pod {0}")]
     NoInterfaceName(PodId),

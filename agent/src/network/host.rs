@@ -186,7 +186,7 @@ fn has_value(path: &Path, value: &str) -> bool {
 }
 
 /// Writes only what differs: containers often see /proc/sys read-only.
-fn set_sysctl(path: &Path, value: &str) -> Result<(), NetworkError> {
+pub(super) fn set_sysctl(path: &Path, value: &str) -> Result<(), NetworkError> {
     if has_value(path, value) {
         return Ok(());
     }

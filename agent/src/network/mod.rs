@@ -9,12 +9,14 @@ mod config;
 pub mod dns;
 mod error;
 mod host;
+mod hostport;
 mod pod_network;
 mod sandbox;
 mod subnets;
 
 pub use config::{NetworkConfig, SubnetV6};
 pub use error::NetworkError;
+pub use hostport::{HostPort, InvalidPort, PortProtocol};
 pub use pod_network::PodNetwork;
 pub use sandbox::{Attachment, POD_INTERFACE, POD_SYSCTLS, loopback_up};
 pub use subnets::InvalidCidr;

@@ -66,7 +66,7 @@ fn batch(link: u32, mac: MacAddr, attachment: &Attachment) -> Vec<Request> {
     let ipv6 = attachment.addresses.iter().any(|net| net.addr().is_ipv6());
     let mut batch = vec![change_link(LOOPBACK_INDEX, &LinkChange::Up)];
     if ipv6 {
-        // The kernel's own link-local address would be tentative for a second, and solicits routers when it no longer is.
+        // The kernel's own link-local address would be checked for duplicates for a second; ours is known to be unique.
         batch.push(change_link(link, &LinkChange::NoLinkLocal));
     }
     batch.push(change_link(link, &LinkChange::Up));

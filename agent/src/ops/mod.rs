@@ -1,1 +1,219 @@
-//! See the crate's list of modules.
+//! The verbs. `Engine` holds what they share; each verb is a file that reads as its steps. A verb that changes something
+//! runs detached, under its object's lock, and takes back what it made when it fails: a client that hangs up cancels
+//! nothing half way.
+
+/// The image's account files.
+mod accounts;
+/// CreateContainer.
+mod create_container;
+/// What a verb can fail with.
+mod error;
+/// Exits and losses that monitors tell of.
+mod events;
+/// ExecSync.
+mod exec_sync;
+/// Requests under way, joined by their retries.
+mod inflight;
+/// One lock per object.
+mod locks;
+/// Which monitor belongs to which pod.
+mod monitors;
+/// What a new agent does first.
+mod recover;
+/// RemoveContainer.
+mod remove_container;
+/// RemovePodSandbox.
+mod remove_pod;
+/// ReopenContainerLog.
+mod reopen_log;
+/// RunPodSandbox.
+mod run_pod;
+/// StartContainer.
+mod start_container;
+/// ContainerStats and ListContainerStats.
+mod stats;
+/// StopContainer.
+mod stop_container;
+/// StopPodSandbox.
+mod stop_pod;
+/// Rollback.
+mod undo;
+
+use std::collections::HashSet;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::image::ImageStore;
+use crate::libcontainer::cgroup::Layout;
+use crate::libcontainer::plan::Warning;
+use crate::libcontainer::seccomp::FilterCache;
+use crate::libcontainer::spec::HostFacts;
+use crate::model::{Container, ContainerId, ContainerKey, Pod, PodId, PodKey};
+use crate::monitor::client::{MonitorError, Spawner};
+use crate::network::PodNetwork;
+use crate::state::{Lookup, Snapshot, State};
+
+pub use error::{Error, chain};
+pub use exec_sync::ExecOutput;
+pub use stats::Stats;
+
+/// What the verbs share. One per agent.
+pub struct Engine {
+    /// Pods and containers.
+    state: State,
+    images: Arc<ImageStore>,
+    network: Arc<PodNetwork>,
+    spawner: Spawner,
+    monitors: monitors::Monitors,
+    cgroups: Layout,
+    host: HostFacts,
+    filters: FilterCache,
+    warned: Mutex<HashSet<Warning>>,
+    paths: Paths,
+    cgroup_parent: String,
+    pods_under_way: Arc<inflight::Inflight<PodKey, PodId>>,
+    containers_under_way: Arc<inflight::Inflight<ContainerKey, ContainerId>>,
+    pod_locks: locks::Locks<PodId>,
+    container_locks: locks::Locks<ContainerId>,
+    stats: stats::Sampler,
+}
+
+/// The parts that an engine is made of.
+pub struct Parts {
+    /// Folders.
+    pub paths: Paths,
+    /// The image store, opened.
+    pub images: Arc<ImageStore>,
+    /// The pod network, opened.
+    pub network: Arc<PodNetwork>,
+    /// Forks a monitor per pod.
+    pub spawner: Spawner,
+    /// The host's cgroup hierarchies.
+    pub cgroups: Layout,
+    /// The cgroup parent of pods that name none.
+    pub cgroup_parent: String,
+    /// What this host can do.
+    pub host: HostFacts,
+}
+
+/// The agent's folders.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// Durable: writable layers are below it.
+    pub root: PathBuf,
+    /// A tmpfs: records, sockets, the pods' files.
+    pub run_root: PathBuf,
+}
+
+impl Paths {
+    /// The writable layers of all containers.
+    fn container_layers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// The writable layer of one container: `upper` and `work`.
+    fn container_layer(&self, id: &ContainerId) -> PathBuf {
+        self.container_layers().join(id.as_str())
+    }
+
+    /// What was renamed away to be deleted off anybody's path.
+    fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+}
+
+impl Engine {
+    /// An engine that knows no pod yet; `recover` comes first.
+    ///
+    /// # Errors
+    /// When the agent's folders cannot be made.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
+        let Parts { paths, images, network, spawner, cgroups, cgroup_parent, host } = parts;
+        for dir in [paths.container_layers(), paths.trash()] {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+            made.map_err(|source| Error::Io { op: "make", path: dir, source })?;
+        }
+        Ok(Arc::new(Self {
+            state: State::open(&paths.run_root)?,
+            images,
+            network,
+            spawner,
+            monitors: monitors::Monitors::default(),
+            cgroups,
+            host,
+            filters: FilterCache::default(),
+            warned: Mutex::default(),
+            paths,
+            cgroup_parent,
+            pods_under_way: Arc::default(),
+            containers_under_way: Arc::default(),
+            pod_locks: locks::Locks::default(),
+            container_locks: locks::Locks::default(),
+            stats: stats::Sampler::default(),
+        }))
+    }
+
+    /// All pods and containers as they are now; Lists and Statuses are answered from it without waiting.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.state.snapshot()
+    }
+
+    /// The image store, for the image verbs.
+    pub fn images(&self) -> &Arc<ImageStore> {
+        &self.images
+    }
+
+    /// The pod network, for its status and its CIDR.
+    pub fn network(&self) -> &Arc<PodNetwork> {
+        &self.network
+    }
+
+    /// The pod of an id or of the beginning of one.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn pod(&self, id: &str) -> Result<Arc<Pod>, Error> {
+        match self.state.snapshot().pod(id) {
+            Lookup::Found(pod) => Ok(pod),
+            Lookup::Absent => Err(Error::NoSuchPod(id.to_owned())),
+            Lookup::Ambiguous => Err(Error::AmbiguousId(id.to_owned())),
+        }
+    }
+
+    /// The container of an id or of the beginning of one.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
+        match self.state.snapshot().container(id) {
+            Lookup::Found(container) => Ok(container),
+            Lookup::Absent => Err(Error::NoSuchContainer(id.to_owned())),
+            Lookup::Ambiguous => Err(Error::AmbiguousId(id.to_owned())),
+        }
+    }
+}
+
+/// Runs a verb to its end even if its client hangs up.
+async fn detached<T: Send + 'static>(
+    verb: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(verb).await.unwrap_or(Err(Error::Cancelled))
+}
+
+/// Runs what may touch a real disk or a user's volume on a thread of its own, so that it can hang without harm.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Cancelled))
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Says which pod's monitor failed.
+fn of_pod(pod: &PodId) -> impl FnOnce(MonitorError) -> Error + use<> {
+    let pod = pod.to_string();
+    move |source| Error::Monitor { pod, source }
+}

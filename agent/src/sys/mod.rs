@@ -4,11 +4,23 @@
 pub mod async_fd;
 /// Device programs on cgroups.
 pub mod bpf;
+/// Searching bytes.
+pub mod bytes;
+/// New processes.
+pub mod clone;
+/// Capabilities, no_new_privs and seccomp.
+pub mod confine;
 /// SCM_RIGHTS over SEQPACKET sockets.
 pub mod fd_passing;
+/// Paths that cannot lead out of a root.
+pub mod in_root;
 /// Sealed memory files.
 pub mod memfd;
 /// Mounts.
 pub mod mount;
+/// A read buffer whose pages are given back.
+pub mod scratch;
+/// Signal dispositions and masks.
+pub mod signal;
 /// SEQPACKET sockets at paths.
 pub mod unix_socket;

@@ -36,7 +36,8 @@ pub struct Link {
     pub up: bool,
 }
 
-/// A veth pair, made by one message: the host's end is up and a port of a bridge, the other end is in its namespace.
+/// A veth pair, made by one message: the host's end is a port of a bridge, the other end is in its namespace. Both are down:
+/// a link that goes up before its IPv6 mode is settled gets an address first, and raising costs no grace period.
 #[derive(Debug)]
 pub struct VethPair<'a> {
     /// The host's end, at most 15 bytes.
@@ -119,7 +120,6 @@ pub fn create_veth_pair(pair: &VethPair<'_>) -> Request {
     peer.attributes.push(LinkAttribute::NetNsFd(pair.peer_netns.as_raw_fd()));
 
     let mut host = LinkMessage::default();
-    raise(&mut host);
     host.attributes.push(LinkAttribute::IfName(pair.name.into()));
     host.attributes.push(LinkAttribute::Mtu(pair.mtu));
     host.attributes.extend(pair.mac.map(address));
@@ -153,11 +153,13 @@ pub fn create_bridge(bridge: &Bridge<'_>) -> Request {
     }
 }
 
-/// The message that sets a port's flags and the link's alias, by name: it can follow the link's creation in one batch.
+/// The message that settles a bridge's port, by name, so that nobody has to ask for its index first: its flags, the link's
+/// alias, and no IPv6 address of its own, which no port needs and whose route every change of any link would walk past.
 pub fn configure_port(name: &str, alias: &str, port: BridgePort) -> Request {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.into()));
     link.attributes.push(LinkAttribute::IfAlias(alias.into()));
+    link.attributes.push(no_link_local());
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![
@@ -173,6 +175,14 @@ pub fn configure_port(name: &str, alias: &str, port: BridgePort) -> Request {
     }
 }
 
+/// The message that raises a link by its name.
+pub fn raise_link(name: &str) -> Request {
+    let mut link = LinkMessage::default();
+    raise(&mut link);
+    link.attributes.push(LinkAttribute::IfName(name.into()));
+    Request { what: format!("raise link {name}"), message: RouteNetlinkMessage::SetLink(link), flags: 0 }
+}
+
 /// The message that changes one property of a link.
 pub fn change_link(index: u32, change: &LinkChange) -> Request {
     let mut link = LinkMessage::default();
@@ -184,9 +194,7 @@ pub fn change_link(index: u32, change: &LinkChange) -> Request {
         LinkChange::Mac(mac) => link.attributes.push(address(*mac)),
         LinkChange::Master(master) => link.attributes.push(LinkAttribute::Controller(*master)),
         LinkChange::Alias(alias) => link.attributes.push(LinkAttribute::IfAlias(alias.clone())),
-        LinkChange::NoLinkLocal => link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
-            AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
-        ])])),
+        LinkChange::NoLinkLocal => link.attributes.push(no_link_local()),
     }
     Request { what: format!("set link {index} {change:?}"), message: RouteNetlinkMessage::SetLink(link), flags: 0 }
 }
@@ -202,6 +210,11 @@ pub fn delete_link(name: &str) -> Request {
 fn raise(link: &mut LinkMessage) {
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
+}
+
+fn no_link_local() -> LinkAttribute {
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])
 }
 
 fn address(mac: MacAddr) -> LinkAttribute {

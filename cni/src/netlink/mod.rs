@@ -8,15 +8,16 @@ mod address;
 mod error;
 mod link;
 mod mac;
-mod reply;
+pub(crate) mod reply;
 mod route;
 mod socket;
+pub(crate) mod transport;
 
 pub use address::{Address, add_address, addresses_dump, remove_address};
 pub use error::NetlinkError;
 pub use link::{
     Bridge, BridgePort, Link, LinkChange, VethPair, change_link, configure_port, create_bridge, create_veth_pair,
-    delete_link,
+    delete_link, raise_link,
 };
 pub use mac::{InvalidMac, MacAddr};
 pub use route::{Route, add_route};

@@ -14,16 +14,16 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// One message of an answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// Which request it answers.
-    pub(super) sequence: u32,
+    pub(crate) sequence: u32,
     /// The listing it belongs to changed meanwhile.
-    pub(super) interrupted: bool,
-    pub(super) body: Body<'a>,
+    pub(crate) interrupted: bool,
+    pub(crate) body: Body<'a>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Body<'a> {
+pub(crate) enum Body<'a> {
     /// `errno` 0 is success.
     Acknowledgement { errno: i32, detail: Option<String> },
     /// The end of a listing, with the listing's own `errno`.
@@ -33,7 +33,7 @@ pub(super) enum Body<'a> {
 }
 
 /// Splits one datagram into its messages.
-pub(super) fn frames(mut datagram: &[u8]) -> Result<Vec<Frame<'_>>, String> {
+pub(crate) fn frames(mut datagram: &[u8]) -> Result<Vec<Frame<'_>>, String> {
     let mut frames = Vec::new();
     while !datagram.is_empty() {
         let length = word(datagram, 0).ok_or("truncated header")? as usize;

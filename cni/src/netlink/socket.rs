@@ -1,39 +1,22 @@
 //! The socket: batches out, acknowledgements and listings in.
 
-use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_domain, socket_protocol};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
 use super::NetlinkError;
-use super::reply::{Body, Frame, frames};
+use super::reply::Body;
+use super::transport::{Transport, malformed, refused};
 
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP: u16 = 0x300;
 
-/// The kernel answers with datagrams of at most 32 KiB (netlink_dump caps them there).
-const RECEIVE_BUFFER: usize = 32 << 10;
 /// Every acknowledgement takes its place in the socket's receive buffer (208 KiB by default) before the send returns.
 const MESSAGES_PER_SEND: usize = 64;
-/// The kernel answers before the send returns; waiting means that an answer was lost.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a listing that changed while it was read is read again.
 const DUMP_ATTEMPTS: usize = 8;
-
-/// Explanations in acknowledgements (netlink(7), `NETLINK_EXT_ACK`); neither rustix nor nix names it.
-#[derive(Clone, Copy)]
-struct ExtAck;
-nix::setsockopt_impl!(ExtAck, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, bool, nix::sys::socket::sockopt::SetBool);
-
-/// Acknowledgements without the request's payload (netlink(7), `NETLINK_CAP_ACK`).
-#[derive(Clone, Copy)]
-struct CapAck;
-nix::setsockopt_impl!(CapAck, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, bool, nix::sys::socket::sockopt::SetBool);
 
 /// One message to the kernel, with words for what it does, which stand in the error if it is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +31,8 @@ pub struct Request {
 /// and passed on configures the pod, without its user ever entering the namespace.
 #[derive(Debug)]
 pub struct Socket {
-    fd: OwnedFd,
+    transport: Transport,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -60,9 +42,7 @@ impl Socket {
     /// socket(2), setsockopt(2).
     pub fn open() -> Result<Self, NetlinkError> {
         // NETLINK_ROUTE is protocol 0, which rustix spells None.
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| failed("socket", errno))?;
-        Self::from_fd(fd)
+        Ok(Self { transport: Transport::open(None)?, sequence: 0 })
     }
 
     /// Takes over a socket made elsewhere, bound or not.
@@ -70,17 +50,7 @@ impl Socket {
     /// # Errors
     /// [`NetlinkError::NotRoute`] when it is no NETLINK_ROUTE socket; setsockopt(2).
     pub fn from_fd(fd: OwnedFd) -> Result<Self, NetlinkError> {
-        let family = socket_domain(&fd).map_err(|errno| failed("getsockopt(SO_DOMAIN)", errno))?;
-        let protocol = socket_protocol(&fd).map_err(|errno| failed("getsockopt(SO_PROTOCOL)", errno))?;
-        if family != AddressFamily::NETLINK || protocol.is_some() {
-            return Err(NetlinkError::NotRoute);
-        }
-        // Both options only make answers better or shorter; kernels before 4.12 lack them.
-        let _ = nix::sys::socket::setsockopt(&fd, ExtAck, &true);
-        let _ = nix::sys::socket::setsockopt(&fd, CapAck, &true);
-        set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))
-            .map_err(|errno| failed("setsockopt(SO_RCVTIMEO)", errno))?;
-        Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BUFFER] })
+        Ok(Self { transport: Transport::from_fd(fd, None)?, sequence: 0 })
     }
 
     /// Sends all requests in one system call (64 in one, to be exact) and waits for every acknowledgement. The kernel
@@ -97,7 +67,7 @@ impl Socket {
         let mut outcomes: Vec<Option<(i32, Option<String>)>> = vec![None; requests.len()];
         let mut missing = requests.len();
         while missing > 0 {
-            self.receive(&requests[0].what, |frame| {
+            self.transport.receive(&requests[0].what, |frame| {
                 let index = frame.sequence.wrapping_sub(first) as usize;
                 if let (Body::Acknowledgement { errno, detail }, Some(slot)) = (frame.body, outcomes.get_mut(index))
                     && slot.is_none()
@@ -124,7 +94,7 @@ impl Socket {
         let sequence = self.send(std::slice::from_ref(request), 0)?;
         let mut answer = None;
         while answer.is_none() {
-            self.receive(&request.what, |frame| {
+            self.transport.receive(&request.what, |frame| {
                 if frame.sequence != sequence {
                     return Ok(());
                 }
@@ -157,7 +127,7 @@ impl Socket {
         let sequence = self.send(std::slice::from_ref(request), NLM_F_DUMP)?;
         let (mut answers, mut done, mut interrupted) = (Vec::new(), false, false);
         while !done {
-            self.receive(&request.what, |frame| {
+            self.transport.receive(&request.what, |frame| {
                 if frame.sequence != sequence {
                     return Ok(());
                 }
@@ -189,27 +159,8 @@ impl Socket {
             bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
             message.serialize(&mut bytes[start..]);
         }
-        let sent = send(&self.fd, &bytes, SendFlags::empty()).map_err(|errno| failed("send", errno))?;
-        if sent != bytes.len() {
-            return Err(NetlinkError::Socket { operation: "send", source: io::ErrorKind::WriteZero.into() });
-        }
+        self.transport.send(&bytes)?;
         Ok(first)
-    }
-
-    /// One datagram, handed to `each` message by message.
-    fn receive(
-        &mut self,
-        what: &str,
-        mut each: impl FnMut(Frame<'_>) -> Result<(), NetlinkError>,
-    ) -> Result<(), NetlinkError> {
-        let (_, length) = loop {
-            match recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC) {
-                Err(rustix::io::Errno::INTR) => continue,
-                other => break other.map_err(|errno| failed("recv", errno))?,
-            }
-        };
-        let datagram = self.buffer.get(..length).ok_or_else(|| malformed(what, "datagram over 32 KiB"))?;
-        frames(datagram).map_err(|reason| malformed(what, reason))?.into_iter().try_for_each(&mut each)
     }
 }
 
@@ -222,25 +173,14 @@ fn parse(what: &str, bytes: &[u8]) -> Result<RouteNetlinkMessage, NetlinkError> 
     }
 }
 
-fn failed(operation: &'static str, errno: rustix::io::Errno) -> NetlinkError {
-    NetlinkError::Socket { operation, source: errno.into() }
-}
-
-fn refused(what: &str, errno: i32, detail: Option<String>) -> NetlinkError {
-    NetlinkError::Refused { what: what.into(), detail, source: io::Error::from_raw_os_error(errno) }
-}
-
-fn malformed(what: &str, reason: impl Into<String>) -> NetlinkError {
-    NetlinkError::Malformed { what: what.into(), reason: reason.into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn another_kind_of_socket_is_refused() {
-        let fd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        let family = rustix::net::AddressFamily::UNIX;
+        let fd = rustix::net::socket(family, rustix::net::SocketType::STREAM, None).unwrap();
         assert!(matches!(Socket::from_fd(fd), Err(NetlinkError::NotRoute)));
     }
 

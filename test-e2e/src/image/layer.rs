@@ -90,9 +90,11 @@ impl Layer {
         Ok(self)
     }
 
-    /// A hard link to an earlier entry.
-    pub fn hard_link(&mut self, path: &str, target: &str) -> io::Result<&mut Layer> {
-        let mut header = header(EntryType::Link, 0o644, 0);
+    /// A hard link to an earlier entry; as in every real tar it repeats that entry's mode and owner.
+    pub fn hard_link(&mut self, path: &str, target: &str, mode: u32, uid: u64, gid: u64) -> io::Result<&mut Layer> {
+        let mut header = header(EntryType::Link, mode, 0);
+        header.set_uid(uid);
+        header.set_gid(gid);
         self.tar.append_link(&mut header, path, target)?;
         Ok(self)
     }

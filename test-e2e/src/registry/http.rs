@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::image::Format;
+
 /// An answer.
 #[derive(Debug)]
 pub struct Response {
@@ -34,8 +36,12 @@ pub fn call(address: &str, method: &str, path: &str, media_type: &str, body: &[u
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let kind = if media_type.is_empty() { String::new() } else { format!("Content-Type: {media_type}\r\n") };
+    // A registry that is not told that OCI's types are welcome says that it has no such manifest.
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{kind}Content-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: {}, {}, */*\r\n\
+         {kind}Content-Length: {}\r\n\r\n",
+        Format::Oci.manifest(),
+        Format::Docker.manifest(),
         body.len()
     );
     stream.write_all(head.as_bytes())?;

@@ -21,12 +21,17 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one inside `host`, keeping its blobs in `folder`, and waits until it answers.
+    /// Starts one inside `host` with everything of its below `folder`, and waits until it answers.
     pub fn start(host: &Host, folder: &Path) -> io::Result<Registry> {
+        Registry::start_in(host, folder, &folder.join("registry"))
+    }
+
+    /// The same with its blobs in a folder that outlives it.
+    pub fn start_in(host: &Host, folder: &Path, blobs: &Path) -> io::Result<Registry> {
         let address = host.run(free_port)?;
         let registry = Registry { address: address.clone(), host: host.pid() };
-        let blobs = folder.join("registry");
-        let config = folder.join("registry.yml");
+        let config = folder.join(format!("{address}.yml"));
+        let log = folder.join(format!("{address}.log"));
         let text = format!(
             "version: 0.1\nlog: {{level: warn}}\nhttp: {{addr: \"{address}\"}}\n\
              storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n",
@@ -34,19 +39,15 @@ impl Registry {
         );
         std::fs::write(&config, text)?;
         let argv = vec!["docker-registry".into(), "serve".into(), config.display().to_string()];
-        host.spawn(&Spawn {
-            argv,
-            env: vec![("OTEL_TRACES_EXPORTER".into(), "none".into())],
-            log: folder.join("registry.log"),
-        })
-        .map_err(|e| io::Error::new(e.kind(), format!("{e}; install Debian's docker-registry")))?;
+        host.spawn(&Spawn { argv, env: vec![("OTEL_TRACES_EXPORTER".into(), "none".into())], log: log.clone() })
+            .map_err(|e| io::Error::new(e.kind(), format!("{e}; install Debian's docker-registry")))?;
         for _ in 0..500 {
             if registry.call("GET", "/v2/", "", &[]).is_ok_and(|response| response.status == 200) {
                 return Ok(registry);
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        let log = std::fs::read_to_string(folder.join("registry.log")).unwrap_or_default();
+        let log = std::fs::read_to_string(log).unwrap_or_default();
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("docker-registry did not answer on {address}: {log}")))
     }
 
@@ -77,6 +78,11 @@ impl Registry {
     pub fn push_manifest(&self, name: &str, tag: &str, media_type: &str, manifest: &[u8]) -> io::Result<()> {
         self.call("PUT", &format!("/v2/{name}/manifests/{tag}"), media_type, manifest)?.expect(201)?;
         Ok(())
+    }
+
+    /// Whether a manifest is there.
+    pub fn has(&self, name: &str, tag: &str) -> io::Result<bool> {
+        Ok(self.call("HEAD", &format!("/v2/{name}/manifests/{tag}"), "", &[])?.status == 200)
     }
 
     fn call(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> io::Result<http::Response> {

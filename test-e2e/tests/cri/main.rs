@@ -1,4 +1,13 @@
 //! What any CRI runtime must do: runs against Berth, and with `CRI_ENDPOINT` against another. Every module is a part of
 //! the CRI; names that begin with `newer_` are about parts that runtimes of 2023 did not have yet.
 
+mod bad_input;
+mod exec;
+mod idempotency;
+mod images;
 mod lifecycle;
+mod logs;
+mod mounts;
+mod network;
+mod process;
+mod resources;

@@ -1,3 +1,5 @@
+//! Plans compared as data.
+
 use std::path::PathBuf;
 
 use super::*;

@@ -1,6 +1,35 @@
 //! What runs between clone and execve, and how the agent opens what it needs.
+//!
+//! `launch` (a container) and `join` (an exec) are called by the monitor; both end in `process`. The agent calls `open`.
 
+/// Masked and read-only paths.
+mod cover;
+/// Steps that failed, as data.
+pub(crate) mod failure;
+/// A container's first process until it is released.
+mod init;
+/// One more process in a running container.
+mod join;
+/// The monitor's part of starting a process.
+mod launch;
+/// Mounts inside the container.
+mod mounts;
+/// Folders, links and device nodes.
+mod nodes;
 /// The agent's part: detached mounts from `FdSource`s.
 mod open;
+/// Credentials, limits and execve.
+mod process;
+/// Entering the root file system.
+pub(crate) mod root;
+/// Kernel settings of the pod's namespaces.
+mod sysctl;
+/// Terminals.
+mod terminal;
 
+pub use failure::InitFailure;
+pub use join::{Join, join};
+pub use launch::{Host, Launch, Launched, Report, Stdio, launch, receive_report, release};
 pub use open::{OpenError, open};
+pub use sysctl::write as write_sysctl;
+pub use terminal::resize as resize_terminal;

@@ -1,3 +1,5 @@
+//! Requests and the specs they become.
+
 use cri_api::v1::{
     Device, HugepageLimit, Int64Value, KeyValue, LinuxContainerConfig, LinuxContainerResources, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, Mount as CriMount, MountPropagation, NamespaceMode, NamespaceOption,

@@ -1,1 +1,33 @@
-//! See the list of modules one level up.
+//! `berth-monitor`: the spawner and, forked from it, one monitor a pod. One thread each, epoll, no tokio.
+//!
+//! ```text
+//! agent ──starts──► spawner ──forks──► monitor ──clones──► init ──execve──► the container's program
+//!                                         └──borrower──clones──► exec'd program
+//! ```
+
+/// A cgroup with all below it.
+mod cgroup_tree;
+/// The agent's connection: answers, events, what could not be sent yet.
+mod connection;
+/// A container as its monitor knows it.
+mod container;
+/// Create and start.
+mod create;
+/// Processes exec'd into a container.
+mod exec;
+/// What happens when a process ends.
+mod exit;
+/// The CRI log: lines, timestamps, the file.
+mod log;
+/// The event loop and the verbs that need no more than a few lines.
+mod monitor;
+/// From a fork of the spawner to a pod's monitor: namespaces and what lives in them.
+mod pod;
+/// The process that forks monitors.
+mod spawner;
+/// Signals, stops, removal.
+mod stop;
+/// The mount namespace that holds nothing of the host.
+mod template;
+
+pub use spawner::main;

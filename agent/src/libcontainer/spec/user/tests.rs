@@ -1,3 +1,5 @@
+//! Users and groups against the files of an image.
+
 use cri_api::v1::Int64Value;
 use proptest::prelude::*;
 

@@ -1,0 +1,131 @@
+//! The engine's parts, made from the configuration and put together. The only place that knows both.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::config::{CgroupDriver, Config, Ipv6Subnet};
+use crate::image::{ImageConfig, ImageError, ImageStore};
+use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout};
+use crate::libcontainer::host::{self, HostError};
+use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
+use crate::network::{NetworkConfig, NetworkError, PodNetwork, SubnetV6};
+use crate::ops::{self, Engine, Parts, Paths};
+
+/// A part that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum StartError {
+    #[error("cgroups")]
+    Cgroups(#[from] CgroupError),
+    #[error("the monitors' cgroup")]
+    MonitorCgroup(#[source] std::io::Error),
+    #[error("this host")]
+    Host(#[from] HostError),
+    #[error("the image store")]
+    Images(#[from] ImageError),
+    #[error("the pod network")]
+    Network(#[from] NetworkError),
+    #[error("the spawner of monitors")]
+    Spawner(#[from] MonitorError),
+    #[error(transparent)]
+    Engine(#[from] ops::Error),
+    #[error("a thread of the start broke off")]
+    Broken,
+}
+
+/// Makes the engine and takes over what an earlier agent left.
+pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
+    let driver = match config.cgroups.driver {
+        CgroupDriver::Cgroupfs => Driver::Cgroupfs,
+        CgroupDriver::Systemd => Driver::Systemd,
+    };
+    let cgroups = Layout::detect(driver)?;
+    let host = host::facts(cgroups.mounts().clone())?;
+    let (root, image_config) = (config.paths.root.clone(), images(config));
+    // The three do not need each other, and each has a disk or another process to wait for.
+    let (images, network, spawner) = tokio::join!(
+        tokio::task::spawn_blocking(move || ImageStore::open(&root, image_config)),
+        PodNetwork::open(network(config)),
+        Spawner::start(SpawnerConfig {
+            binary: config.paths.monitor.clone(),
+            cgroup_procs: monitor_cgroup(config, &cgroups)?,
+            log: None,
+        }),
+    );
+    let parts = Parts {
+        paths: Paths { root: config.paths.root.clone(), run_root: config.paths.run_root.clone() },
+        images: images.map_err(|_| StartError::Broken)??,
+        network: network?,
+        spawner: spawner?,
+        cgroups,
+        cgroup_parent: pod_parent(config),
+        host,
+    };
+    let engine = Engine::new(parts)?;
+    let recovered = engine.recover().await?;
+    tracing::info!(
+        pods = recovered.pods,
+        containers = recovered.containers,
+        rolled_back = recovered.rolled_back,
+        "recovered"
+    );
+    Ok(engine)
+}
+
+fn images(config: &Config) -> ImageConfig {
+    let image = &config.image;
+    ImageConfig {
+        registry_dirs: image.registry_dirs.clone(),
+        docker_config: image.docker_config.clone(),
+        pinned: image.pinned.clone(),
+        parallel_layers: image.parallel_layers,
+        max_layer_bytes: image.max_layer_size.0,
+        max_layer_entries: image.max_layer_entries,
+        stall_bytes: image.stall_size.0,
+        stall_period: image.stall_period.0,
+        connect_timeout: image.connect_timeout.0,
+        retries: image.retries,
+        ..ImageConfig::default()
+    }
+}
+
+fn network(config: &Config) -> NetworkConfig {
+    let network = &config.network;
+    NetworkConfig {
+        bridge: network.bridge.clone(),
+        subnet_v4: network.ipv4,
+        subnet_v6: match network.ipv6 {
+            Ipv6Subnet::Ula => SubnetV6::Ula,
+            Ipv6Subnet::Off => SubnetV6::Off,
+            Ipv6Subnet::Net(net) => SubnetV6::Net(net),
+        },
+        mtu: network.mtu,
+        run_dir: config.paths.run_root.join("network"),
+        state_dir: config.paths.root.join("network"),
+    }
+}
+
+fn pod_parent(config: &Config) -> String {
+    let by_driver = match config.cgroups.driver {
+        CgroupDriver::Cgroupfs => "/berth",
+        CgroupDriver::Systemd => "berth.slice",
+    };
+    config.cgroups.pod_parent.clone().unwrap_or_else(|| by_driver.to_owned())
+}
+
+/// The files that move the spawner, and so all monitors, out of the agent's own cgroup; none when they stay in it.
+fn monitor_cgroup(config: &Config, cgroups: &Layout) -> Result<Vec<OwnedFd>, StartError> {
+    let path = match (&config.cgroups.monitor_cgroup, config.cgroups.driver) {
+        (Some(path), _) => path.as_str(),
+        (None, CgroupDriver::Cgroupfs) => "/berth-monitors",
+        (None, CgroupDriver::Systemd) => return Ok(Vec::new()),
+    };
+    let fds = Cgroup::create(cgroups, path, None)?.join_fds()?;
+    let mut files = fds.v1_procs;
+    if let Some(folder) = fds.unified {
+        let file = rustix::fs::openat(&folder, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        files.push(file.map_err(|errno| StartError::MonitorCgroup(errno.into()))?);
+    }
+    Ok(files)
+}

@@ -1,0 +1,186 @@
+//! `berth serve`: check the host, take the locks, listen, then recover while requests wait, serve, drain.
+//!
+//! The order matters: nothing of the state is touched before the lock is held, and the socket answers before recovery,
+//! so that a restart of the agent is a pause to its clients and never an error.
+
+/// The parts of the engine, put together.
+mod engine;
+/// One agent a state.
+mod lock;
+/// The CRI socket.
+mod socket;
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use cri_api::v1::CgroupDriver as CriCgroupDriver;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::UnixListenerStream;
+
+use super::checks::{Check, Facts, Level, evaluate};
+use super::flags::ServeFlags;
+use crate::config::{CgroupDriver, Config, ConfigError};
+use crate::cri::{self, Observe, Readiness};
+use crate::telemetry::{self, LogError, MetricsError, MetricsServer};
+use engine::StartError;
+use lock::{Lock, LockError};
+use socket::{Socket, SocketError};
+
+/// The agent cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Logs(#[from] LogError),
+    #[error("this host cannot run berth:\n{}\n`berth doctor` shows all checks", list(.0))]
+    Host(Vec<Check>),
+    #[error("cannot make the folder {}", path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot start the asynchronous runtime")]
+    Runtime(#[source] io::Error),
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error("the agent cannot start")]
+    Start(#[from] StartError),
+    #[error("the CRI server failed")]
+    Server(#[from] tonic::transport::Error),
+}
+
+fn list(checks: &[Check]) -> String {
+    let line = |check: &Check| format!("  {}: {}\n    → {}", check.name, check.found, check.remedy);
+    checks.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Runs the agent until it is told to stop.
+pub(super) fn run(flags: ServeFlags) -> Result<(), ServeError> {
+    let config = flags.config.load()?;
+    telemetry::init_logs(&config.log)?;
+    check_host(&config)?;
+    for dir in [&config.paths.root, &config.paths.run_root] {
+        std::fs::create_dir_all(dir).map_err(|source| ServeError::Folder { path: dir.clone(), source })?;
+    }
+    // Held to the end: two agents on either folder would undo each other's work.
+    let _locks = [Lock::take(&config.paths.run_root)?, Lock::take(&config.paths.root)?];
+    let socket = Socket::open(&config.paths.socket)?;
+    let path = socket.path();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
+    let served = runtime.block_on(serve(config, socket.listener));
+    Socket::remove(path.as_deref());
+    // A thread that hangs on a dead disk must not keep the process: nothing of it is needed any more.
+    runtime.shutdown_background();
+    served
+}
+
+/// Refuses a host that cannot work, and warns of what will not.
+fn check_host(config: &Config) -> Result<(), ServeError> {
+    let checks = evaluate(&Facts::gather(config), config);
+    for check in checks.iter().filter(|check| check.level == Level::Warn) {
+        tracing::warn!(check = check.name, found = check.found, remedy = check.remedy, "this host lacks something");
+    }
+    let failed: Vec<_> = checks.into_iter().filter(|check| check.level == Level::Fail).collect();
+    if failed.is_empty() { Ok(()) } else { Err(ServeError::Host(failed)) }
+}
+
+async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError> {
+    let mut stop = Stop::new().map_err(ServeError::Runtime)?;
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(ServeError::Runtime)?;
+    let observe = Observe::new();
+    if let Some(address) = config.metrics {
+        let server = MetricsServer::bind(address, telemetry::registry(observe.rpcs())).await?;
+        tokio::spawn(server.run());
+    }
+
+    let readiness = Readiness::default();
+    let driver = match config.cgroups.driver {
+        CgroupDriver::Cgroupfs => CriCgroupDriver::Cgroupfs,
+        CgroupDriver::Systemd => CriCgroupDriver::Systemd,
+    };
+    let (drain, draining) = oneshot::channel::<()>();
+    let router = tonic::transport::Server::builder()
+        .layer(observe.clone())
+        .add_service(cri::runtime_service(readiness.clone(), driver))
+        .add_service(cri::image_service(readiness.clone()));
+    let mut server = tokio::spawn(async move {
+        let told = async move { draining.await.unwrap_or(()) };
+        router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), told).await
+    });
+    tracing::info!(socket = %config.paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let started = Instant::now();
+    tokio::select! {
+        engine = engine::start(&config) => readiness.open(engine?),
+        () = stop.wait() => {
+            tracing::info!("told to stop before recovery was done");
+            return Ok(());
+        }
+        ended = &mut server => return finished(ended),
+    }
+    tracing::info!(milliseconds = started.elapsed().as_secs_f64() * 1e3, "ready");
+    notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
+
+    tokio::select! {
+        () = stop.wait() => {}
+        ended = &mut server => return finished(ended),
+    }
+    notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests")]);
+    let _ = drain.send(());
+    match tokio::time::timeout(config.drain_timeout, server).await {
+        Ok(ended) => finished(ended)?,
+        Err(_) => {
+            tracing::warn!(unanswered = observe.rpcs().in_flight(), "requests are given up after the drain timeout")
+        }
+    }
+    tracing::info!("stopped; pods run on");
+    Ok(())
+}
+
+type Ended = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;
+
+fn finished(ended: Ended) -> Result<(), ServeError> {
+    match ended {
+        Ok(result) => Ok(result?),
+        Err(panic) => {
+            tracing::error!(%panic, "the CRI server ended by a bug");
+            Ok(())
+        }
+    }
+}
+
+/// Tells the service manager, if there is one (sd_notify(3)). It not listening is no reason to stop.
+fn notify(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+/// SIGTERM or SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The node: conditions, handlers, features, and the debugging information of verbose requests.
+
+use std::collections::HashMap;
+
+use cri_api::v1;
+use serde_json::json;
+
+use crate::model::{Container, Pod};
+
+/// Status. `network` is why pods would get no network, if they would not.
+pub(in crate::cri) fn status(network: Result<(), String>) -> v1::StatusResponse {
+    let (ready, message) = match network {
+        Ok(()) => (true, String::new()),
+        Err(message) => (false, message),
+    };
+    let reason = if ready { "" } else { "NetworkNotReady" };
+    let condition = |kind: &str, status, reason: &str, message| v1::RuntimeCondition {
+        r#type: kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message,
+    };
+    let conditions =
+        vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", ready, reason, message)];
+    let handler = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+    v1::StatusResponse {
+        status: Some(v1::RuntimeStatus { conditions }),
+        info: HashMap::new(),
+        // The default handler's name is the empty one.
+        runtime_handlers: vec![v1::RuntimeHandler { name: String::new(), features: Some(handler) }],
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+            mount_options: false,
+        }),
+    }
+}
+
+/// What `crictl inspectp` shows under `info`.
+pub(in crate::cri) fn pod_info(pod: &Pod) -> HashMap<String, String> {
+    info(json!({
+        "hostname": pod.spec.hostname,
+        "cgroupParent": pod.spec.cgroup_parent,
+        "config": pod.spec.config,
+    }))
+}
+
+/// What `crictl inspect` shows under `info`; `pid` is what many scripts look for.
+pub(in crate::cri) fn container_info(container: &Container) -> HashMap<String, String> {
+    info(json!({
+        "sandboxID": container.spec.pod,
+        "pid": container.state.pid().unwrap_or(0),
+        "cgroup": container.spec.cgroup,
+        "config": container.spec.config,
+    }))
+}
+
+/// What `crictl info` shows beside the status.
+pub(in crate::cri) fn node_info(
+    pods: usize,
+    containers: usize,
+    cgroup_driver: v1::CgroupDriver,
+) -> HashMap<String, String> {
+    info(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pods": pods,
+        "containers": containers,
+        "cgroupDriver": cgroup_driver.as_str_name(),
+    }))
+}
+
+fn info(value: serde_json::Value) -> HashMap<String, String> {
+    HashMap::from([("info".to_owned(), value.to_string())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn both_conditions_and_the_default_handler_are_always_told() {
+        for network in [Ok(()), Err("no bridge".to_owned())] {
+            let status = status(network.clone());
+            let conditions = status.status.unwrap().conditions;
+            let told: Vec<_> = conditions.iter().map(|it| (it.r#type.as_str(), it.status)).collect();
+            assert_eq!(told, [("RuntimeReady", true), ("NetworkReady", network.is_ok())]);
+            assert_eq!(conditions[1].message, network.err().unwrap_or_default());
+            assert_eq!(status.runtime_handlers[0].name, "");
+        }
+    }
+
+    #[test]
+    fn debugging_information_is_json_with_the_pid() {
+        let container = sample::container("c", "a", "web");
+        let info: serde_json::Value = serde_json::from_str(&container_info(&container)["info"]).unwrap();
+        assert_eq!(info["pid"], 9);
+        assert_eq!(info["config"]["labels"]["app"], "web");
+        let info: serde_json::Value = serde_json::from_str(&pod_info(&sample::pod("a", "web"))["info"]).unwrap();
+        assert_eq!(info["config"]["metadata"]["attempt"], 3);
+    }
+}

@@ -1,0 +1,238 @@
+//! RuntimeService: one short body a verb.
+
+use std::sync::Arc;
+
+use cri_api::v1::runtime_service_server::RuntimeService;
+use cri_api::v1::*;
+use tonic::{Request, Response, Status};
+use tracing::Span;
+
+use super::status::{failed, missing};
+use super::unimplemented::{unimplemented_streams, unimplemented_verbs};
+use super::{Readiness, convert, filter, now};
+use crate::model;
+use crate::ops::{self, Engine};
+use crate::state::Lookup;
+
+/// The answers' shape.
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The service.
+pub(super) struct Face {
+    pub(super) readiness: Readiness,
+    pub(super) cgroup_driver: CgroupDriver,
+}
+
+impl Face {
+    /// The engine, for a request about a pod.
+    async fn for_pod(&self, id: &str) -> &Arc<Engine> {
+        Span::current().record("pod", id);
+        self.readiness.engine().await
+    }
+
+    /// The engine, for a request about a container.
+    async fn for_container(&self, id: &str) -> &Arc<Engine> {
+        Span::current().record("container", id);
+        self.readiness.engine().await
+    }
+}
+
+fn answer<T>(message: T) -> Answer<T> {
+    Ok(Response::new(message))
+}
+
+fn done<T: Default>(result: Result<(), ops::Error>) -> Answer<T> {
+    result.map_err(|error| failed(&error)).and_then(|()| answer(T::default()))
+}
+
+/// The statistics of containers, in their order.
+async fn measure(engine: &Arc<Engine>, containers: Vec<Arc<model::Container>>) -> Result<Vec<ContainerStats>, Status> {
+    let stats = engine.stats(containers.clone()).await.map_err(|error| failed(&error))?;
+    let disk = engine.images().fs_usage().mountpoint;
+    let of = |(container, stats): (&Arc<model::Container>, &Arc<ops::Stats>)| convert::stats(container, stats, &disk);
+    Ok(containers.iter().zip(&stats).map(of).collect())
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Face {
+    async fn version(&self, _: Request<VersionRequest>) -> Answer<VersionResponse> {
+        answer(VersionResponse {
+            version: "0.1.0".into(),
+            runtime_name: "berth".into(),
+            runtime_version: env!("CARGO_PKG_VERSION").into(),
+            runtime_api_version: "v1".into(),
+        })
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
+        let engine = self.readiness.engine().await;
+        let mut status = convert::status(engine.network().status());
+        if request.get_ref().verbose {
+            let snapshot = engine.snapshot();
+            status.info = convert::node_info(snapshot.pods.len(), snapshot.containers.len(), self.cgroup_driver);
+        }
+        answer(status)
+    }
+
+    async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {
+        let linux = LinuxRuntimeConfiguration { cgroup_driver: self.cgroup_driver.into() };
+        answer(RuntimeConfigResponse { linux: Some(linux) })
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<UpdateRuntimeConfigRequest>,
+    ) -> Answer<UpdateRuntimeConfigResponse> {
+        let engine = self.readiness.engine().await;
+        let network = request.into_inner().runtime_config.and_then(|config| config.network_config);
+        // kubelet sends an empty CIDR while the node has none yet.
+        if let Some(network) = network.filter(|network| !network.pod_cidr.is_empty()) {
+            let set = engine.network().set_pod_cidr(&network.pod_cidr).await;
+            set.map_err(|error| failed(&error.into()))?;
+        }
+        answer(UpdateRuntimeConfigResponse {})
+    }
+
+    async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
+        let RunPodSandboxRequest { config, runtime_handler } = request.into_inner();
+        let config = config.ok_or_else(|| missing("config"))?;
+        let engine = self.readiness.engine().await;
+        let pod = engine.run_pod(config, runtime_handler).await.map_err(|error| failed(&error))?;
+        Span::current().record("pod", pod.as_str());
+        answer(RunPodSandboxResponse { pod_sandbox_id: pod.to_string() })
+    }
+
+    async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
+        let id = request.into_inner().pod_sandbox_id;
+        done(self.for_pod(&id).await.stop_pod(&id).await)
+    }
+
+    async fn remove_pod_sandbox(&self, request: Request<RemovePodSandboxRequest>) -> Answer<RemovePodSandboxResponse> {
+        let id = request.into_inner().pod_sandbox_id;
+        done(self.for_pod(&id).await.remove_pod(&id).await)
+    }
+
+    async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Answer<PodSandboxStatusResponse> {
+        let PodSandboxStatusRequest { pod_sandbox_id: id, verbose } = request.into_inner();
+        let engine = self.for_pod(&id).await;
+        // One picture for both: the pod's containers must be those of the pod's moment.
+        let (timestamp, snapshot) = (now(), engine.snapshot());
+        let pod = match snapshot.pod(&id) {
+            Lookup::Found(pod) => pod,
+            Lookup::Absent => return Err(failed(&ops::Error::NoSuchPod(id))),
+            Lookup::Ambiguous => return Err(failed(&ops::Error::AmbiguousId(id))),
+        };
+        let containers = snapshot.containers_of(&pod.id);
+        answer(PodSandboxStatusResponse {
+            status: Some(convert::pod_status(&pod)),
+            info: if verbose { convert::pod_info(&pod) } else { Default::default() },
+            containers_statuses: containers.iter().map(|container| convert::container_status(container)).collect(),
+            timestamp,
+        })
+    }
+
+    async fn list_pod_sandbox(&self, request: Request<ListPodSandboxRequest>) -> Answer<ListPodSandboxResponse> {
+        let snapshot = self.readiness.engine().await.snapshot();
+        let pods = filter::pods(&snapshot, request.get_ref().filter.as_ref());
+        answer(ListPodSandboxResponse { items: pods.iter().map(|pod| convert::pod(pod)).collect() })
+    }
+
+    async fn create_container(&self, request: Request<CreateContainerRequest>) -> Answer<CreateContainerResponse> {
+        let CreateContainerRequest { pod_sandbox_id: pod, config, sandbox_config: _ } = request.into_inner();
+        let config = config.ok_or_else(|| missing("config"))?;
+        let engine = self.for_pod(&pod).await;
+        let container = engine.create_container(&pod, config).await.map_err(|error| failed(&error))?;
+        Span::current().record("container", container.as_str());
+        answer(CreateContainerResponse { container_id: container.to_string() })
+    }
+
+    async fn start_container(&self, request: Request<StartContainerRequest>) -> Answer<StartContainerResponse> {
+        let id = request.into_inner().container_id;
+        done(self.for_container(&id).await.start_container(&id).await)
+    }
+
+    async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
+        let StopContainerRequest { container_id: id, timeout } = request.into_inner();
+        done(self.for_container(&id).await.stop_container(&id, timeout).await)
+    }
+
+    async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {
+        let id = request.into_inner().container_id;
+        done(self.for_container(&id).await.remove_container(&id).await)
+    }
+
+    async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
+        let snapshot = self.readiness.engine().await.snapshot();
+        let containers = filter::containers(&snapshot, request.get_ref().filter.as_ref());
+        let containers = containers.iter().map(|container| convert::container(container)).collect();
+        answer(ListContainersResponse { containers })
+    }
+
+    async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
+        let ContainerStatusRequest { container_id: id, verbose } = request.into_inner();
+        let container = self.for_container(&id).await.container(&id).map_err(|error| failed(&error))?;
+        let info = if verbose { convert::container_info(&container) } else { Default::default() };
+        answer(ContainerStatusResponse { status: Some(convert::container_status(&container)), info })
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<ReopenContainerLogRequest>,
+    ) -> Answer<ReopenContainerLogResponse> {
+        let id = request.into_inner().container_id;
+        done(self.for_container(&id).await.reopen_log(&id).await)
+    }
+
+    async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
+        let ExecSyncRequest { container_id: id, cmd, timeout } = request.into_inner();
+        let engine = self.for_container(&id).await;
+        let output = engine.exec_sync(&id, cmd, timeout).await.map_err(|error| failed(&error))?;
+        answer(ExecSyncResponse {
+            stdout: output.stdout.into(),
+            stderr: output.stderr.into(),
+            exit_code: output.exit_code,
+        })
+    }
+
+    async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
+        let id = request.into_inner().container_id;
+        let engine = self.for_container(&id).await;
+        let container = engine.container(&id).map_err(|error| failed(&error))?;
+        let stats = measure(engine, vec![container]).await?.pop();
+        answer(ContainerStatsResponse { stats })
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<ListContainerStatsRequest>,
+    ) -> Answer<ListContainerStatsResponse> {
+        let engine = self.readiness.engine().await;
+        let filter = request.into_inner().filter.map(filter::of_stats);
+        let containers = filter::containers(&engine.snapshot(), filter.as_ref());
+        answer(ListContainerStatsResponse { stats: measure(engine, containers).await? })
+    }
+
+    unimplemented_verbs! {
+        UpdateContainerResources: update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
+        UpdatePodSandboxResources: update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
+        Exec: exec(ExecRequest) -> ExecResponse;
+        Attach: attach(AttachRequest) -> AttachResponse;
+        PortForward: port_forward(PortForwardRequest) -> PortForwardResponse;
+        PodSandboxStats: pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
+        ListPodSandboxStats: list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
+        ListMetricDescriptors: list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
+        ListPodSandboxMetrics: list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
+        CheckpointContainer: checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
+        CheckpointPod: checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
+        RestorePod: restore_pod(RestorePodRequest) -> RestorePodResponse;
+    }
+
+    unimplemented_streams! {
+        StreamPodSandboxes: stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesStream, StreamPodSandboxesResponse;
+        StreamContainers: stream_containers(StreamContainersRequest) -> StreamContainersStream, StreamContainersResponse;
+        StreamContainerStats: stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsStream, StreamContainerStatsResponse;
+        StreamPodSandboxStats: stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsStream, StreamPodSandboxStatsResponse;
+        StreamPodSandboxMetrics: stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsStream, StreamPodSandboxMetricsResponse;
+        GetContainerEvents: get_container_events(GetEventsRequest) -> GetContainerEventsStream, ContainerEventResponse;
+    }
+}

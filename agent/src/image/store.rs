@@ -1,0 +1,227 @@
+//! The image store as the rest of the agent uses it: lists from memory, pulls and imports, removes, holds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::config::ImageConfig;
+use super::error::ImageError;
+use super::image::{FsUsage, Image};
+use super::joins::Joins;
+use super::layer::Limits;
+use super::layout::{Holder, Layout};
+use super::manifest::Descriptor;
+use super::platform::Platform;
+use super::progress::Listener;
+use super::pull::{self, PullRequest};
+use super::reference::Reference;
+use super::registry::{self, Auth, Repository};
+use super::{download, import};
+use crate::model::{ContainerId, Digest};
+
+/// All images of the node. Cheap calls (`list`, `resolve`, `hold`, `release`, `fs_usage`) answer from memory and never
+/// wait for a disk; the others are asynchronous and do their work in threads.
+#[derive(Debug)]
+pub struct ImageStore {
+    layout: Arc<Layout>,
+    client: Arc<registry::Client>,
+    config: ImageConfig,
+    host: Platform,
+    /// Two callers with different credentials do not share a pull: one of them may have none that suffice.
+    pulls: Arc<Joins<(String, Option<Auth>), Digest>>,
+    layers: Arc<Joins<Digest, ()>>,
+    slots: Semaphore,
+    operations: AtomicU64,
+}
+
+impl ImageStore {
+    /// Opens or makes the store below `root`. Blocks: called once, at start, before anything is served. Leftovers of an
+    /// interrupted agent go away, but for layers: `sweep` takes those once recovery has placed the containers' holds.
+    ///
+    /// # Errors
+    /// A folder that cannot be made, or an index that cannot be read; the message says what to do.
+    pub fn open(root: &Path, config: ImageConfig) -> Result<Arc<Self>, ImageError> {
+        let layout = Arc::new(Layout::open(root, config.pinned.clone())?);
+        Ok(Arc::new(Self {
+            layout,
+            client: Arc::new(registry::Client::new(&config)),
+            host: Platform::host(),
+            pulls: Arc::default(),
+            layers: Arc::default(),
+            slots: Semaphore::new(config.parallel_layers.max(1)),
+            operations: AtomicU64::new(0),
+            config,
+        }))
+    }
+
+    /// Every image.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.layout.snapshot().images().to_vec()
+    }
+
+    /// The image of an id (whole, or a prefix that only one image has), a name, or a name with a digest.
+    pub fn resolve(&self, name: &str) -> Option<Arc<Image>> {
+        self.layout.snapshot().resolve(name)
+    }
+
+    /// Pulls an image and answers its id. Concurrent pulls of one reference with the same credentials are one. Dropping
+    /// the last caller's future cancels it, and nothing is left behind.
+    ///
+    /// # Errors
+    /// See [`ImageError::kind`].
+    pub async fn pull(self: &Arc<Self>, request: PullRequest) -> Result<Digest, ImageError> {
+        let reference: Reference = request.reference.parse()?;
+        let auth = request.auth.filter(Auth::says_something);
+        let key = (reference.canonical(), auth.clone());
+        let store = self.clone();
+        let start = |operation| pull::run(store, reference, auth, operation);
+        self.pulls.join(key, request.progress.map(Listener::Sender), start).await
+    }
+
+    /// Takes the images of a docker archive (`docker save`), an OCI archive, or an OCI layout folder into the store.
+    /// `name` is for an image that brings none.
+    ///
+    /// # Errors
+    /// See [`ImageError::kind`].
+    pub async fn import(self: &Arc<Self>, path: PathBuf, name: Option<String>) -> Result<Vec<Arc<Image>>, ImageError> {
+        let name = name.map(|name| name.parse::<Reference>()).transpose()?;
+        let store = self.clone();
+        blocking("import", move || import::run(&store, &path, name.as_ref())).await
+    }
+
+    /// Removes the image that `name` finds, with all its names; an unknown one is removed already. Layers that
+    /// containers hold stay on disk until they are released.
+    ///
+    /// # Errors
+    /// A pinned image, or a failing disk.
+    pub async fn remove(&self, name: &str) -> Result<(), ImageError> {
+        let (layout, name) = (self.layout.clone(), name.to_owned());
+        blocking("remove", move || layout.remove(&name)).await
+    }
+
+    /// Keeps `layers` (an image's, or those a recovered container stands on) on disk until `holder` is released. False:
+    /// one of them is gone, because the image was removed meanwhile.
+    pub fn hold(&self, layers: &[Digest], holder: &ContainerId) -> bool {
+        self.layout.layers().hold(layers, &Holder::Container(holder.clone()))
+    }
+
+    /// Ends a container's hold. Layers that nothing needs any more are deleted in the background.
+    pub fn release(&self, holder: &ContainerId) {
+        release(&self.layout, &Holder::Container(holder.clone()));
+    }
+
+    /// Deletes every layer that neither an image nor a container needs: once after a start, when recovery has placed
+    /// its holds.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub async fn sweep(&self) -> Result<(), ImageError> {
+        let layout = self.layout.clone();
+        blocking("sweep", move || layout.sweep_layers()).await
+    }
+
+    /// The folders of an image's layers, the top one first, as overlayfs wants them; never empty.
+    pub fn layer_dirs(&self, image: &Image) -> Vec<PathBuf> {
+        self.layout.layer_dirs(&image.layers)
+    }
+
+    /// What the store takes, from memory.
+    pub fn fs_usage(&self) -> FsUsage {
+        self.layout.fs_usage()
+    }
+
+    /// Waits for a layer that is missing, downloading it if nobody does so already.
+    pub(super) async fn layer(
+        self: &Arc<Self>,
+        repository: Arc<Repository>,
+        descriptor: Descriptor,
+        diff_id: Digest,
+        listener: Option<Listener>,
+    ) -> Result<(), ImageError> {
+        if self.has_layer(&diff_id) {
+            return Ok(());
+        }
+        let store = self.clone();
+        let start = |operation| download::run(store, repository, descriptor, diff_id.clone(), operation);
+        self.layers.join(diff_id.clone(), listener, start).await
+    }
+
+    /// Keeps layers from being swept while an operation works towards an image of them.
+    pub(super) fn claim(&self, layers: &[Digest]) -> Claim {
+        let holder = Holder::Operation(self.operations.fetch_add(1, Ordering::Relaxed));
+        self.layout.layers().claim(layers, &holder);
+        Claim { layout: self.layout.clone(), holder }
+    }
+
+    pub(super) fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.layout.layers().is_usable(diff_id)
+    }
+
+    pub(super) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    pub(super) fn client(&self) -> &Arc<registry::Client> {
+        &self.client
+    }
+
+    pub(super) fn config(&self) -> &ImageConfig {
+        &self.config
+    }
+
+    pub(super) fn host(&self) -> &Platform {
+        &self.host
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    pub(super) fn slots(&self) -> &Semaphore {
+        &self.slots
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits { bytes: self.config.max_layer_bytes, entries: self.config.max_layer_entries }
+    }
+}
+
+/// An operation's hold on layers, ended when it is dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    layout: Arc<Layout>,
+    holder: Holder,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        release(&self.layout, &self.holder);
+    }
+}
+
+/// Deleting may take long, and the caller may stand on the runtime: it has a thread of its own.
+fn release(layout: &Arc<Layout>, holder: &Holder) {
+    let free = layout.layers().release(holder);
+    if free.is_empty() || layout.all_named(&free) {
+        return;
+    }
+    let layout = layout.clone();
+    let sweep = move || {
+        if let Err(error) = layout.collect(&free) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "deleting layers that nothing needs");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("image-sweep".to_owned()).spawn(sweep) {
+        tracing::warn!(%error, "no thread to delete layers that nothing needs; the next start does it");
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    op: &'static str,
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| ImageError::io(op, Path::new("image store"), std::io::Error::other(e)))?
+}

@@ -1,0 +1,79 @@
+//! One more process in a running container (exec).
+//!
+//! A borrower of the monitor's memory enters the container's namespaces and clones the process from there with
+//! CLONE_PARENT: it is the monitor's own child, in the container's PID namespace, and no helper program is executed.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{setsid, umask};
+
+use super::failure::{InitFailure, Step};
+use super::launch::{Host, Launched, READY, Stdio, become_child, enter_v1_cgroups, report};
+use super::{process, terminal};
+use crate::libcontainer::plan::ProcessPlan;
+use crate::sys::clone::{Child, CloneConfig, Cloned, clone, in_borrower};
+use crate::sys::unix_socket;
+
+/// A process to start in a running container.
+#[derive(Debug)]
+pub struct Join<'a> {
+    /// What to run.
+    pub process: &'a ProcessPlan,
+    /// With a terminal.
+    pub tty: bool,
+    /// The container's first process.
+    pub container: BorrowedFd<'a>,
+    /// The container has a cgroup namespace of its own.
+    pub cgroup_namespace: bool,
+    /// The cgroup v2 folder it starts in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// cgroup.procs files of v1 hierarchies that it enters.
+    pub v1_procs: &'a [OwnedFd],
+}
+
+/// Clones it. `ESRCH` in the failure: the container has just ended.
+///
+/// # Errors
+/// Namespaces that cannot be entered, or what clone3(2) refuses.
+pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, InitFailure> {
+    let (control, theirs) = unix_socket::pair().step("make the exec's control socket", "")?;
+    let mut stdio = Some(stdio);
+    let mut result = Err(InitFailure::refused("the exec's helper died", ""));
+    let mut job = || {
+        result = enter_and_clone(host, join).map(|cloned| match cloned {
+            Cloned::Parent(child) => child,
+            Cloned::Child => become_child(&theirs, || run(host, join, &theirs, stdio.take().unwrap_or_default())),
+        });
+    };
+    in_borrower(host.threads, &mut job).step("clone the exec's helper", "")?;
+    let Child { pid, pidfd } = result?;
+    Ok(Launched { pid, pidfd, control })
+}
+
+fn enter_and_clone(host: Host<'_>, join: &Join<'_>) -> Result<Cloned, InitFailure> {
+    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    namespaces.set(CloneFlags::CLONE_NEWCGROUP, join.cgroup_namespace);
+    setns(join.container, namespaces).step("enter the container's namespaces", "")?;
+    let config = CloneConfig { flags: libc::CLONE_PARENT as u64, cgroup: join.cgroup };
+    clone(host.threads, config).step("clone into the container", "")
+}
+
+fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> Result<Infallible, InitFailure> {
+    setsid().step("start a session", "")?;
+    umask(Mode::empty());
+    enter_v1_cgroups(join.v1_procs)?;
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step("open the root file system", "/")?;
+    if join.tty {
+        let terminal = terminal::open(&root, join.process.tty_columns, join.process.tty_rows)?;
+        terminal::take_control(&terminal.slave)?;
+        stdio = Stdio::terminal(terminal.slave)?;
+        report(control, READY, Some(terminal.master.as_fd())).step("report to the monitor", "")?;
+    }
+    process::take_stdio(&root, stdio, host.null, join.process)?;
+    process::prepare(join.process, host.procfs)?;
+    process::execute(join.process)
+}

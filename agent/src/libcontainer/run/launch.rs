@@ -1,0 +1,196 @@
+//! The monitor's part of starting a container: clone, and the small conversation with init until its program runs.
+//!
+//! Init says READY (with its terminal, if it has one), waits for one byte, and executes: the socket then closes by
+//! itself (close-on-exec). Instead of either it may say FAILED and why.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns};
+use prost::Message;
+
+use super::failure::{InitFailure, Step};
+use super::init::Init;
+use crate::libcontainer::plan::InitPlan;
+use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close_on_exec_above_stdio, exit_now};
+use crate::sys::{fd_passing, unix_socket};
+
+pub(super) const READY: u8 = b'R';
+const FAILED: u8 = b'F';
+const GO: u8 = b'G';
+
+/// What the monitor lends to the processes it starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Host<'a> {
+    /// The monitor has one thread.
+    pub threads: SingleThreaded,
+    /// A procfs of the host's PID namespace.
+    pub procfs: BorrowedFd<'a>,
+    /// The host's /dev/null.
+    pub null: BorrowedFd<'a>,
+    /// The monitor's own pidfd: the way back into its PID namespace.
+    pub own_pidfd: BorrowedFd<'a>,
+}
+
+/// Standard input and output of a process; `None` is /dev/null.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Fd 0.
+    pub stdin: Option<OwnedFd>,
+    /// Fd 1.
+    pub stdout: Option<OwnedFd>,
+    /// Fd 2.
+    pub stderr: Option<OwnedFd>,
+}
+
+impl Stdio {
+    /// A terminal's slave for all three.
+    pub(super) fn terminal(slave: OwnedFd) -> Result<Self, InitFailure> {
+        let copy = || slave.try_clone().map(Some).step("duplicate the terminal", "");
+        Ok(Self { stdin: copy()?, stdout: copy()?, stderr: Some(slave) })
+    }
+}
+
+/// A container to start.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// What init does.
+    pub plan: &'a InitPlan,
+    /// What the plan's fd indexes mean.
+    pub fds: &'a [OwnedFd],
+    /// The cgroup v2 folder it starts in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// cgroup.procs files of v1 hierarchies that it enters.
+    pub v1_procs: &'a [OwnedFd],
+    /// A PID namespace of its own.
+    pub new_pid_namespace: bool,
+    /// The process whose PID namespace it joins instead.
+    pub join_pid_namespace: Option<BorrowedFd<'a>>,
+}
+
+/// A process on its way to its program.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its id on the host.
+    pub pid: i32,
+    /// Refers to it for good.
+    pub pidfd: OwnedFd,
+    /// The conversation with it.
+    pub control: OwnedFd,
+}
+
+/// Clones a container's init.
+///
+/// # Errors
+/// What the kernel refuses: out of processes, the cgroup is gone …
+pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launched, InitFailure> {
+    let (control, theirs) = unix_socket::pair().step("make init's control socket", "")?;
+    let mut flags = libc::CLONE_NEWNS as u64;
+    if launch.new_pid_namespace {
+        flags |= libc::CLONE_NEWPID as u64;
+    }
+    let config = CloneConfig { flags, cgroup: launch.cgroup };
+    if let Some(target) = launch.join_pid_namespace {
+        setns(target, CloneFlags::CLONE_NEWPID).step("join the PID namespace", "")?;
+    }
+    let cloned = clone(host.threads, config);
+    if matches!(cloned, Ok(Cloned::Child)) {
+        drop(control);
+        become_child(&theirs, || {
+            let Launch { plan, fds, v1_procs, .. } = *launch;
+            Init { plan, fds, v1_procs, host, control: &theirs }.run(stdio)
+        });
+    }
+    if launch.join_pid_namespace.is_some() {
+        // Children would all end up there. It cannot fail: it is this process's own namespace.
+        setns(host.own_pidfd, CloneFlags::CLONE_NEWPID).step("return to the monitor's PID namespace", "")?;
+    }
+    match cloned.step("clone init", "")? {
+        Cloned::Parent(Child { pid, pidfd }) => Ok(Launched { pid, pidfd, control }),
+        Cloned::Child => exit_now(1),
+    }
+}
+
+/// The child's whole life: either it becomes the program or it tells why not.
+pub(super) fn become_child(
+    control: &OwnedFd,
+    life: impl FnOnce() -> Result<std::convert::Infallible, InitFailure>,
+) -> ! {
+    let result = close_on_exec_above_stdio().step("close file descriptors", "").and_then(|()| life());
+    let Err(failure) = result;
+    fail(control, &failure)
+}
+
+/// Tells the monitor why, and ends.
+pub(super) fn fail(control: &OwnedFd, failure: &InitFailure) -> ! {
+    let mut message = vec![FAILED];
+    failure.encode_raw(&mut message);
+    // When the monitor is gone nobody is left to tell.
+    let _ = fd_passing::send(control, &message, &[]);
+    exit_now(1)
+}
+
+/// Moves this process into v1 cgroups.
+pub(super) fn enter_v1_cgroups(v1_procs: &[OwnedFd]) -> Result<(), InitFailure> {
+    for procs in v1_procs {
+        rustix::io::write(procs, b"0").step("enter a v1 cgroup", "")?;
+    }
+    Ok(())
+}
+
+pub(super) fn report(control: &OwnedFd, what: u8, terminal: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    fd_passing::send(control, &[what], terminal.as_slice())
+}
+
+/// Blocks until the monitor says go.
+pub(super) fn await_release(control: &OwnedFd) -> Result<(), InitFailure> {
+    let mut byte = [0u8];
+    loop {
+        match rustix::io::read(control, &mut byte) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(1) if byte == [GO] => return Ok(()),
+            // The monitor closed the socket: the container is given up, or the monitor is dead.
+            Ok(_) => exit_now(1),
+            Err(errno) => return Err(errno).step("wait for release", ""),
+        }
+    }
+}
+
+/// Lets init go on to its program.
+///
+/// # Errors
+/// Init is gone.
+pub fn release(control: impl AsFd) -> io::Result<()> {
+    fd_passing::send(control, &[GO], &[])
+}
+
+/// What a process on its way says.
+#[derive(Debug)]
+pub enum Report {
+    /// Everything is set up; the terminal's master side, if it has one.
+    Ready(Option<OwnedFd>),
+    /// A step failed; the process exits.
+    Failed(InitFailure),
+    /// The program runs (or the process died: its exit will be seen).
+    Closed,
+}
+
+/// Reads one report without blocking.
+///
+/// # Errors
+/// `WouldBlock` when it has not said anything; others as recvmsg(2).
+pub fn receive_report(control: impl AsFd) -> io::Result<Report> {
+    let mut buffer = [0u8; 4096];
+    let (len, fds) = match fd_passing::receive(control, &mut buffer) {
+        // It died before it had read its release.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Report::Closed),
+        other => other?,
+    };
+    match buffer[..len].split_first() {
+        None => Ok(Report::Closed),
+        Some((&READY, _)) => Ok(Report::Ready(fds.into_iter().next())),
+        Some((_, body)) => Ok(Report::Failed(
+            InitFailure::decode(body).unwrap_or_else(|_| InitFailure::refused("init failed and could not say why", "")),
+        )),
+    }
+}

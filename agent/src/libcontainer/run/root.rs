@@ -1,0 +1,76 @@
+//! Entering the root file system. Before: a template namespace that holds nothing of the host. After: the container's
+//! root, and nothing else at all.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use super::failure::{InitFailure, Step};
+use crate::libcontainer::plan::{Action, MountSource, MoveMount, Step as PlanStep};
+use crate::sys::mount::{SetAttr, set_attr};
+
+/// Where the template namespace keeps a file that is a mount of /dev/null.
+pub(crate) const TEMPLATE_NULL: &str = "/null";
+/// Where the template namespace keeps an empty folder.
+pub(crate) const TEMPLATE_VOID: &str = "/void";
+
+/// Clones of what only the template has, taken before it is left.
+#[derive(Debug, Default)]
+pub(super) struct Keepsakes {
+    /// /dev/null as a mount, for masked files.
+    pub(super) null: Option<OwnedFd>,
+    /// An empty read-only folder as a mount, for masked folders.
+    pub(super) void: Option<OwnedFd>,
+    /// The pod's own tmpfs mounts, one for each step that asks for one, in the steps' order.
+    pub(super) pod_mounts: Vec<OwnedFd>,
+}
+
+impl Keepsakes {
+    /// Takes what the steps will ask for.
+    pub(super) fn take(steps: &[PlanStep]) -> Result<Self, InitFailure> {
+        let mut kept = Self::default();
+        for action in steps.iter().filter_map(|step| step.action.as_ref()) {
+            match action {
+                Action::MaskPath(_) if kept.null.is_none() => {
+                    kept.null = Some(clone_of(TEMPLATE_NULL)?);
+                    kept.void = Some(clone_of(TEMPLATE_VOID)?);
+                }
+                Action::MoveMount(MoveMount { source: Some(MountSource::Pod(name)), .. }) => {
+                    if name.contains('/') || name.is_empty() {
+                        return Err(InitFailure::refused("the pod has no mount", name));
+                    }
+                    kept.pod_mounts.push(clone_of(&format!("/{name}"))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(kept)
+    }
+}
+
+fn clone_of(path: &str) -> Result<OwnedFd, InitFailure> {
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)
+        .step("clone the pod's mount", path)
+}
+
+/// Makes the detached mount this process's root, and its namespace's, and drops everything that was there before.
+/// Returns the new root (O_PATH).
+pub(super) fn enter(mount: impl AsFd, propagation: u64) -> Result<OwnedFd, InitFailure> {
+    let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", CWD, "/", attach).step("attach the root file system", "")?;
+    fchdir(&mount).step("enter the root file system", "")?;
+    // The same folder twice: the old root ends up on top of the new one, and is taken away from there (pivot_root(2)).
+    pivot_root(".", ".").step("pivot into the root file system", "")?;
+    unmount(".", UnmountFlags::DETACH).step("detach the old root", "")?;
+    chdir("/").step("enter the root file system", "/")?;
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step("open the root file system", "/")?;
+    if propagation != 0 {
+        let recursive = propagation & libc::MS_REC != 0;
+        let change = SetAttr { propagation: propagation & !libc::MS_REC, ..SetAttr::default() };
+        set_attr(&root, change, recursive).step("set the root's propagation", "/")?;
+    }
+    Ok(root)
+}

@@ -1,0 +1,154 @@
+//! A container as its monitor knows it.
+//!
+//! ```text
+//! Creating ──ready──► Created ──start──► Starting ──execve──► Running ──death, pipes dry──► Exited
+//!     └──failed──► gone                      └──failed──► Exited (128), no event
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::cgroup_tree;
+use super::connection::Requester;
+use super::log::{LogFile, Output};
+use crate::libcontainer::run::InitFailure;
+use crate::monitor::protocol::{ContainerState, ExitRecord, Phase as WirePhase};
+
+/// One container.
+#[derive(Debug)]
+pub(super) struct Container {
+    /// Names it in epoll; never used again.
+    pub(super) serial: u32,
+    pub(super) id: String,
+    pub(super) phase: Phase,
+    pub(super) pid: i32,
+    pub(super) pidfd: Option<OwnedFd>,
+    /// Everything in it dies with its first process.
+    pub(super) own_pid_namespace: bool,
+    pub(super) cgroup_namespace: bool,
+    pub(super) cgroup: Cgroup,
+    /// `stdio.stdout` is its terminal's master side.
+    pub(super) tty: bool,
+    pub(super) stdio: Stdio,
+    pub(super) log: LogFile,
+    pub(super) record_dir: OwnedFd,
+    pub(super) stop: Option<Stop>,
+    /// Who waits for it to be forgotten.
+    pub(super) removal: Vec<Requester>,
+    /// Its first process died, and how; output may still be read.
+    pub(super) death: Option<Death>,
+}
+
+/// Where in its life it is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Init carries out the plan.
+    Creating { requester: Requester, control: OwnedFd, failure: Option<InitFailure> },
+    /// Init waits for its release.
+    Created { control: OwnedFd },
+    /// Init was released and has not executed its program yet.
+    Starting { requester: Requester, control: OwnedFd, failure: Option<InitFailure> },
+    /// The program runs.
+    Running { started_at_ns: i64 },
+    /// It ended, and the record is written.
+    Exited(ExitRecord),
+}
+
+/// What it is counted and killed by.
+#[derive(Debug, Default)]
+pub(super) struct Cgroup {
+    pub(super) unified: Option<OwnedFd>,
+    pub(super) v1_procs: Vec<OwnedFd>,
+    pub(super) memory: Option<OwnedFd>,
+    /// OOM kills counted before it started.
+    pub(super) oom_kills_before: u64,
+}
+
+/// The monitor's ends of its standard input and output.
+#[derive(Debug, Default)]
+pub(super) struct Stdio {
+    /// Kept open for attach.
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdout: Option<Output>,
+    pub(super) stderr: Option<Output>,
+}
+
+/// A stop under way.
+#[derive(Debug)]
+pub(super) struct Stop {
+    /// When the tree is killed; `None`: it was.
+    pub(super) deadline: Option<Instant>,
+    pub(super) waiting: Vec<Requester>,
+}
+
+/// How the first process died.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Death {
+    pub(super) exit_code: i32,
+    pub(super) signal: i32,
+    pub(super) at_ns: i64,
+    /// Until when output of survivors is waited for.
+    pub(super) drain_until: Instant,
+}
+
+impl Container {
+    pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The conversation with its init, while there is one.
+    pub(super) fn control(&self) -> Option<BorrowedFd<'_>> {
+        match &self.phase {
+            Phase::Creating { control, .. } | Phase::Created { control } | Phase::Starting { control, .. } => {
+                Some(control.as_fd())
+            }
+            Phase::Running { .. } | Phase::Exited(_) => None,
+        }
+    }
+
+    /// Its terminal's master side.
+    pub(super) fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.stdio.stdout.as_ref().filter(|_| self.tty).map(Output::fd)
+    }
+
+    /// Kills everything in it. In a PID namespace of its own that takes one signal; otherwise its cgroup is killed.
+    pub(super) fn kill_tree(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // An init that is dead already has taken everything with it.
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        if let (false, Some(cgroup)) = (self.own_pid_namespace, &self.cgroup.unified) {
+            cgroup_tree::kill(cgroup);
+        }
+    }
+
+    pub(super) fn is_exited(&self) -> bool {
+        matches!(self.phase, Phase::Exited(_))
+    }
+
+    /// Both pipes (or the terminal) are at their end.
+    pub(super) fn is_dry(&self) -> bool {
+        self.stdio.stdout.is_none() && self.stdio.stderr.is_none()
+    }
+
+    pub(super) fn started_at_ns(&self) -> i64 {
+        match &self.phase {
+            Phase::Running { started_at_ns } => *started_at_ns,
+            Phase::Exited(record) => record.started_at_ns,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn state(&self) -> ContainerState {
+        let (phase, exit) = match &self.phase {
+            Phase::Creating { .. } => (WirePhase::Creating, None),
+            Phase::Created { .. } => (WirePhase::Created, None),
+            Phase::Starting { .. } | Phase::Running { .. } => (WirePhase::Running, None),
+            Phase::Exited(record) => (WirePhase::Exited, Some(record.clone())),
+        };
+        let pid = if exit.is_some() { 0 } else { self.pid };
+        ContainerState { id: self.id.clone(), phase: phase.into(), pid, started_at_ns: self.started_at_ns(), exit }
+    }
+}

@@ -1,0 +1,241 @@
+//! Create and start: from the request to a running program.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::connection::Requester;
+use super::container::{Cgroup, Container, Phase, Stdio};
+use super::exit::oom_kills;
+use super::log::{LogFile, Output, StreamName};
+use super::monitor::{Monitor, Outcome, Source, now_ns, wrong_state};
+use super::spawner::{internal, invalid, with_kind};
+use crate::libcontainer::plan::{InitPlan, PidNamespace};
+use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::libcontainer::run::{self, Launch, Launched, Report, launch, receive_report};
+use crate::monitor::protocol::{Body, Create, Created, Failure, FailureKind, Started};
+
+impl Monitor {
+    /// Clones init; the answer comes when it has set everything up.
+    pub(super) fn create(&mut self, to: Requester, create: Create, fds: Vec<OwnedFd>) -> Result<Outcome, Failure> {
+        if self.find(&create.id).is_ok() {
+            return Err(wrong_state("a container of that id exists"));
+        }
+        let Create { id, plan, unified_fd, v1_procs_fds, memory_fd, log_dir_fd, log_name, record_dir_fd } = create;
+        let mut fds = Fds::new(fds);
+        let mut cgroup = Cgroup {
+            unified: unified_fd.map(|index| fds.take(index)).transpose()?,
+            v1_procs: v1_procs_fds.into_iter().map(|index| fds.take(index)).collect::<Result<_, _>>()?,
+            memory: memory_fd.map(|index| fds.take(index)).transpose()?,
+            oom_kills_before: 0,
+        };
+        cgroup.oom_kills_before = oom_kills(&cgroup);
+        let record_dir = fds.take(record_dir_fd)?;
+        let log = match log_dir_fd {
+            Some(index) => {
+                LogFile::open(fds.take(index)?, &log_name).step("open the log", &log_name).map_err(internal)?
+            }
+            None => LogFile::default(),
+        };
+        let (stdio, theirs) = make_stdio(&plan).map_err(internal)?;
+        let namespaces = &plan.namespaces;
+        let launched = {
+            let launch_plan = Launch {
+                plan: &plan,
+                fds: &fds.first_ones(),
+                cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
+                v1_procs: &cgroup.v1_procs,
+                new_pid_namespace: namespaces.pid() == PidNamespace::Container,
+                join_pid_namespace: self.pid_namespace(&plan)?,
+            };
+            launch(self.kept.host(), &launch_plan, theirs).map_err(init)?
+        };
+        let Launched { pid, pidfd, control } = launched;
+        let serial = self.serial();
+        let container = Container {
+            serial,
+            id,
+            phase: Phase::Creating { requester: to, control, failure: None },
+            pid,
+            pidfd: Some(pidfd),
+            own_pid_namespace: namespaces.pid() == PidNamespace::Container,
+            cgroup_namespace: namespaces.cgroup,
+            cgroup,
+            tty: plan.tty,
+            stdio,
+            log,
+            record_dir,
+            stop: None,
+            removal: Vec::new(),
+            death: None,
+        };
+        let watched = container.control().map_or(Ok(()), |control| self.watch(control, Source::Control, serial));
+        self.containers.push(container);
+        let watched = watched.and_then(|()| self.watch_output(serial));
+        if let Err(failure) = watched {
+            // Out of memory for epoll: the container cannot be looked after.
+            self.fail(serial, failure);
+        }
+        Ok(Outcome::Later)
+    }
+
+    /// The process whose PID namespace the container joins, if it does.
+    fn pid_namespace(&self, plan: &InitPlan) -> Result<Option<BorrowedFd<'_>>, Failure> {
+        match plan.namespaces.pid() {
+            PidNamespace::Container | PidNamespace::Node => Ok(None),
+            PidNamespace::Pod => match &self.kept.pod_init {
+                Some(init) => Ok(Some(init.pidfd.as_fd())),
+                None => Err(invalid("the pod has no PID namespace to share")),
+            },
+            PidNamespace::Target => {
+                let target = self.containers.iter().find(|container| container.id == plan.namespaces.pid_target);
+                match target.filter(|target| target.death.is_none()).and_then(Container::pidfd) {
+                    Some(pidfd) => Ok(Some(pidfd)),
+                    None => Err(wrong_state("the container whose PID namespace is to be joined does not run")),
+                }
+            }
+        }
+    }
+
+    pub(super) fn watch_output(&self, serial: u32) -> Result<(), InitFailure> {
+        let Some(at) = self.position(serial) else { return Ok(()) };
+        let stdio = &self.containers[at].stdio;
+        for (output, source) in [(&stdio.stdout, Source::Stdout), (&stdio.stderr, Source::Stderr)] {
+            if let Some(output) = output {
+                self.watch(output.fd(), source, serial)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases init; the answer comes when its program runs.
+    pub(super) fn start(&mut self, to: Requester, id: &str) -> Result<Outcome, Failure> {
+        let container = self.find(id)?;
+        match std::mem::replace(&mut container.phase, Phase::Running { started_at_ns: 0 }) {
+            Phase::Created { control } if container.death.is_none() => {
+                // A send that fails means that init has been killed: its death is the answer.
+                let _ = run::release(&control);
+                container.phase = Phase::Starting { requester: to, control, failure: None };
+                Ok(Outcome::Later)
+            }
+            other => {
+                container.phase = other;
+                Err(wrong_state("the container is not waiting to be started"))
+            }
+        }
+    }
+
+    /// Init says something, or its socket closed.
+    pub(super) fn on_report(&mut self, serial: u32) {
+        let Some(at) = self.position(serial) else { return };
+        let Some(control) = self.containers[at].control() else { return };
+        match receive_report(control) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(Report::Ready(terminal)) => self.on_ready(serial, terminal),
+            Ok(Report::Failed(failure)) => self.fail(serial, failure),
+            Ok(Report::Closed) | Err(_) => self.on_executed(serial),
+        }
+    }
+
+    fn on_ready(&mut self, serial: u32, terminal: Option<OwnedFd>) {
+        let Some(at) = self.position(serial) else { return };
+        if let Some(master) = terminal {
+            let nonblocking = set_nonblocking(&master);
+            self.containers[at].stdio.stdout = Some(Output::new(master, StreamName::Stdout));
+            if let Err(failure) = nonblocking.and_then(|()| self.watch_output(serial)) {
+                return self.fail(serial, failure);
+            }
+        }
+        let container = &mut self.containers[at];
+        let pid = container.pid;
+        match std::mem::replace(&mut container.phase, Phase::Running { started_at_ns: 0 }) {
+            Phase::Creating { requester, control, failure: None } => {
+                container.phase = Phase::Created { control };
+                self.connection.answer(requester, Body::Created(Created { pid }), Vec::new());
+            }
+            other => container.phase = other,
+        }
+    }
+
+    /// The socket closed: execve succeeded, or init died. The latter is seen by `reap`.
+    fn on_executed(&mut self, serial: u32) {
+        let Some(at) = self.position(serial) else { return };
+        if let Some(control) = self.containers[at].control() {
+            self.unwatch(control);
+        }
+        let container = &mut self.containers[at];
+        match std::mem::replace(&mut container.phase, Phase::Running { started_at_ns: 0 }) {
+            Phase::Starting { requester, failure: None, .. } => {
+                let started_at_ns = now_ns();
+                container.phase = Phase::Running { started_at_ns };
+                self.connection.answer(requester, Body::Started(Started { started_at_ns }), Vec::new());
+            }
+            other => container.phase = other,
+        }
+    }
+
+    /// A step failed. It is answered once init is reaped, so that nothing of it is left then.
+    pub(super) fn fail(&mut self, serial: u32, why: InitFailure) {
+        let Some(at) = self.position(serial) else { return };
+        if let Some(control) = self.containers[at].control() {
+            self.unwatch(control);
+        }
+        let container = &mut self.containers[at];
+        if let Phase::Creating { failure, .. } | Phase::Starting { failure, .. } = &mut container.phase {
+            failure.get_or_insert(why);
+        }
+        container.kill_tree();
+    }
+}
+
+/// Fds of a message: the plan's come first, the others are taken out by their index.
+pub(super) struct Fds(Vec<Option<OwnedFd>>);
+
+impl Fds {
+    pub(super) fn new(fds: Vec<OwnedFd>) -> Self {
+        Self(fds.into_iter().map(Some).collect())
+    }
+
+    pub(super) fn take(&mut self, index: u32) -> Result<OwnedFd, Failure> {
+        let place = self.0.get_mut(index as usize);
+        place.and_then(Option::take).ok_or_else(|| invalid("a file descriptor is missing"))
+    }
+
+    /// What comes before everything that was taken.
+    fn first_ones(self) -> Vec<OwnedFd> {
+        self.0.into_iter().map_while(|fd| fd).collect()
+    }
+}
+
+/// Our ends of a container's standard input and output, and its own.
+fn make_stdio(plan: &InitPlan) -> Result<(Stdio, run::Stdio), InitFailure> {
+    let (mut ours, mut theirs) = (Stdio::default(), run::Stdio::default());
+    if plan.tty {
+        return Ok((ours, theirs));
+    }
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).step("make a pipe", "");
+    let output = |name| -> Result<(Output, OwnedFd), InitFailure> {
+        let (read, write) = pipe()?;
+        set_nonblocking(&read)?;
+        Ok((Output::new(read, name), write))
+    };
+    let (stdout, write) = output(StreamName::Stdout)?;
+    (ours.stdout, theirs.stdout) = (Some(stdout), Some(write));
+    let (stderr, write) = output(StreamName::Stderr)?;
+    (ours.stderr, theirs.stderr) = (Some(stderr), Some(write));
+    if plan.stdin {
+        let (read, write) = pipe()?;
+        (ours.stdin, theirs.stdin) = (Some(write), Some(read));
+    }
+    Ok((ours, theirs))
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<(), InitFailure> {
+    let flags = rustix::fs::fcntl_getfl(fd).step("read a pipe's flags", "")?;
+    rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK).step("set a pipe nonblocking", "")
+}
+
+/// A failure between clone and execve.
+pub(super) fn init(failure: InitFailure) -> Failure {
+    with_kind(failure, FailureKind::Init)
+}

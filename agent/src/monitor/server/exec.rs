@@ -1,0 +1,179 @@
+//! Processes exec'd into a container. Each has a cgroup of its own below the container's, so that all it started can be
+//! killed without touching the container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::cgroup_tree;
+use super::connection::Requester;
+use super::container::Phase;
+use super::create::{Fds, init};
+use super::monitor::{Monitor, Outcome, Source, wrong_state};
+use super::spawner::internal;
+use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::libcontainer::run::{Join, Launched, Report, Stdio, join, receive_report};
+use crate::monitor::protocol::{Body, Created, Exec, ExecExited, Failure};
+
+/// One exec'd process.
+#[derive(Debug)]
+pub(super) struct ExecProcess {
+    pub(super) serial: u32,
+    pub(super) id: String,
+    container: u32,
+    pub(super) pid: i32,
+    pidfd: OwnedFd,
+    /// Until its program runs.
+    control: Option<OwnedFd>,
+    /// Who waits for its program to run.
+    requester: Option<Requester>,
+    failure: Option<InitFailure>,
+    /// Its terminal's master side on the way to the agent.
+    terminal: Option<OwnedFd>,
+    cgroup: Option<OwnedFd>,
+}
+
+impl ExecProcess {
+    /// Kills it and all it started.
+    pub(super) fn kill_tree(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup_tree::kill(cgroup);
+        }
+    }
+}
+
+impl Monitor {
+    /// Starts a process in a running container; answered when its program runs.
+    pub(super) fn exec(&mut self, to: Requester, exec: Exec, fds: Vec<OwnedFd>) -> Result<Outcome, Failure> {
+        let Exec { container, exec: id, process, tty, stdin_fd, stdout_fd, stderr_fd } = exec;
+        if self.execs.iter().any(|exec| exec.id == id) {
+            return Err(wrong_state("an exec of that id exists"));
+        }
+        let mut fds = Fds::new(fds);
+        let mut take = |index: Option<u32>| index.map(|index| fds.take(index)).transpose();
+        let stdio = Stdio { stdin: take(stdin_fd)?, stdout: take(stdout_fd)?, stderr: take(stderr_fd)? };
+        let serial = self.serial();
+        let host = self.kept.host();
+        let container = self
+            .containers
+            .iter()
+            .find(|candidate| candidate.id == container)
+            .ok_or_else(|| super::monitor::not_found("container", &container))?;
+        let (Phase::Running { .. }, None, Some(pidfd)) = (&container.phase, container.death, container.pidfd()) else {
+            return Err(wrong_state("the container does not run"));
+        };
+        let cgroup = match &container.cgroup.unified {
+            Some(parent) => Some(make_cgroup(parent, serial).map_err(internal)?),
+            None => None,
+        };
+        let joined = join(
+            host,
+            &Join {
+                process: &process,
+                tty,
+                container: pidfd,
+                cgroup_namespace: container.cgroup_namespace,
+                cgroup: cgroup.as_ref().map(AsFd::as_fd),
+                v1_procs: &container.cgroup.v1_procs,
+            },
+            stdio,
+        );
+        let Launched { pid, pidfd, control } = match joined {
+            Ok(launched) => launched,
+            Err(failure) => {
+                remove_cgroup(container.cgroup.unified.as_ref(), serial);
+                // ESRCH: its first process has just died.
+                return Err(if failure.errno == libc::ESRCH {
+                    wrong_state("the container does not run")
+                } else {
+                    init(failure)
+                });
+            }
+        };
+        let container = container.serial;
+        let exec = ExecProcess {
+            serial,
+            id,
+            container,
+            pid,
+            pidfd,
+            control: Some(control),
+            requester: Some(to),
+            failure: None,
+            terminal: None,
+            cgroup,
+        };
+        if let Some(control) = &exec.control
+            && let Err(failure) = self.watch(control.as_fd(), Source::ExecControl, serial)
+        {
+            exec.kill_tree();
+            return Err(internal(failure));
+        }
+        self.execs.push(exec);
+        Ok(Outcome::Later)
+    }
+
+    /// An exec'd process says something, or its socket closed: its program runs.
+    pub(super) fn on_exec_report(&mut self, serial: u32) {
+        let Some(at) = self.execs.iter().position(|exec| exec.serial == serial) else { return };
+        let exec = &mut self.execs[at];
+        let Some(control) = &exec.control else { return };
+        match receive_report(control) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(Report::Ready(terminal)) => exec.terminal = terminal,
+            Ok(Report::Failed(failure)) => exec.failure = Some(failure),
+            Ok(Report::Closed) | Err(_) => {
+                let control = exec.control.take();
+                if exec.failure.is_none()
+                    && let Some(to) = exec.requester.take()
+                {
+                    let terminal = exec.terminal.take().into_iter().collect();
+                    self.connection.answer(to, Body::Execed(Created { pid: exec.pid }), terminal);
+                }
+                if let Some(control) = control {
+                    self.unwatch(control);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_exec_death(&mut self, serial: u32, exit_code: i32) {
+        // What it said last comes first.
+        for _ in 0..3 {
+            self.on_exec_report(serial);
+        }
+        let Some(at) = self.execs.iter().position(|exec| exec.serial == serial) else { return };
+        let exec = self.execs.swap_remove(at);
+        if let Some(control) = &exec.control {
+            self.unwatch(control);
+        }
+        match (exec.failure, exec.requester) {
+            (Some(failure), Some(to)) => self.connection.answer(to, Body::Failure(init(failure)), Vec::new()),
+            _ => self.connection.event(Body::ExecExited(ExecExited { exec: exec.id, exit_code })),
+        }
+        drop(exec.cgroup);
+        if let Some(at) = self.position(exec.container) {
+            remove_cgroup(self.containers[at].cgroup.unified.as_ref(), serial);
+        }
+    }
+}
+
+fn name(serial: u32) -> String {
+    format!("exec-{serial}")
+}
+
+fn make_cgroup(parent: &OwnedFd, serial: u32) -> Result<OwnedFd, InitFailure> {
+    let name = name(serial);
+    mkdirat(parent, &name, Mode::from_raw_mode(0o755)).step("make the exec's cgroup", &name)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(parent, &name, flags, Mode::empty()).step("open the exec's cgroup", &name)
+}
+
+/// What the exec left running in the background keeps it; it goes with the container's then.
+fn remove_cgroup(parent: Option<&OwnedFd>, serial: u32) {
+    if let Some(parent) = parent {
+        let _ = unlinkat(parent, name(serial), AtFlags::REMOVEDIR);
+    }
+}

@@ -1,0 +1,207 @@
+//! What happens when a process ends: it is reaped, its output read to the end, its record written, and then it is told.
+
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags, openat, renameat};
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+use super::cgroup_tree::read_all;
+use super::container::{Cgroup, Container, Death, Phase};
+use super::create::init;
+use super::log::{LogFile, Output, Progress};
+use super::monitor::{Monitor, Source, not_found, now_ns};
+use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::monitor::protocol::{Body, ContainerExited, ExitRecord, Nothing, exit_file};
+
+/// How long a survivor outside the container may hold its output open. What is in the container is dead by then.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Reads of one stream at once when a container ended: 4 MiB, far more than a pipe holds.
+const DRAIN_READS: usize = 64;
+/// What a container that could not be started counts as (CRI rule 9).
+const START_FAILED: i32 = 128;
+
+impl Monitor {
+    /// Reaps everything that ended: first processes, execs, and orphans of the pod.
+    pub(super) fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_pid();
+            let (exit_code, signal) = code_of(status);
+            let by_pid = |container: &&Container| container.pid == pid && container.death.is_none();
+            if let Some(serial) = self.containers.iter().find(by_pid).map(|container| container.serial) {
+                self.on_death(serial, exit_code, signal);
+            } else if let Some(serial) = self.execs.iter().find(|exec| exec.pid == pid).map(|exec| exec.serial) {
+                self.on_exec_death(serial, exit_code);
+            } else if self.kept.pod_init.as_ref().is_some_and(|init| init.pid == pid) {
+                self.kept.pod_init = None;
+            }
+        }
+    }
+
+    fn on_death(&mut self, serial: u32, exit_code: i32, signal: i32) {
+        // What it said last comes first: ready, a failure, the closed socket.
+        for _ in 0..3 {
+            self.on_report(serial);
+        }
+        let Some(at) = self.position(serial) else { return };
+        let container = &mut self.containers[at];
+        let death = Death { exit_code, signal, at_ns: now_ns(), drain_until: Instant::now() + DRAIN };
+        container.death = Some(death);
+        if let Phase::Creating { .. } = container.phase {
+            return self.give_up(at);
+        }
+        if !container.own_pid_namespace {
+            container.kill_tree();
+        }
+        container.pidfd = None;
+        for source in [Source::Stdout, Source::Stderr] {
+            for _ in 0..DRAIN_READS {
+                if self.read_output(serial, source) != Progress::More {
+                    break;
+                }
+            }
+        }
+        self.publish_if_dry(serial);
+    }
+
+    /// Init died before it was ready: nothing is left of the container.
+    fn give_up(&mut self, at: usize) {
+        let mut container = self.containers.swap_remove(at);
+        if !container.own_pid_namespace {
+            container.kill_tree();
+        }
+        for output in [container.stdio.stdout.take(), container.stdio.stderr.take()].into_iter().flatten() {
+            self.unwatch(output.fd());
+        }
+        if let Phase::Creating { requester, control, failure } = container.phase {
+            self.unwatch(&control);
+            let how = container.death.map_or(0, |death| death.signal);
+            let unsaid = || InitFailure::refused(&format!("init died while it was set up (signal {how})"), "");
+            let failure = init(failure.unwrap_or_else(unsaid));
+            self.connection.answer(requester, Body::Failure(failure), Vec::new());
+        }
+        for to in container.stop.into_iter().flat_map(|stop| stop.waiting) {
+            let failure = not_found("container", &container.id);
+            self.connection.answer(to, Body::Failure(failure), Vec::new());
+        }
+        for to in container.removal {
+            self.connection.answer(to, Body::Done(Nothing {}), Vec::new());
+        }
+    }
+
+    /// There is output, or its end.
+    pub(super) fn on_output(&mut self, serial: u32, source: Source) {
+        self.read_output(serial, source);
+        self.publish_if_dry(serial);
+    }
+
+    fn read_output(&mut self, serial: u32, source: Source) -> Progress {
+        let Some(at) = self.position(serial) else { return Progress::End };
+        let Container { stdio, log, .. } = &mut self.containers[at];
+        let slot = if source == Source::Stdout { &mut stdio.stdout } else { &mut stdio.stderr };
+        let Some(output) = slot else { return Progress::End };
+        let progress = output.read(log, &mut self.buffers, now_ns);
+        if progress == Progress::End {
+            output.finish(log, &mut self.buffers, now_ns());
+            let ended = slot.take();
+            if let Some(output) = ended {
+                self.unwatch(output.fd());
+            }
+        }
+        progress
+    }
+
+    fn publish_if_dry(&mut self, serial: u32) {
+        let Some(at) = self.position(serial) else { return };
+        let container = &self.containers[at];
+        if container.death.is_some() && container.is_dry() && !container.is_exited() {
+            self.publish(serial);
+        }
+    }
+
+    /// Writes the exit record and tells everybody who waits for it. A record is on disk before anybody hears of it.
+    pub(super) fn publish(&mut self, serial: u32) {
+        let Some(at) = self.position(serial) else { return };
+        let container = &mut self.containers[at];
+        let Some(Death { exit_code, signal, at_ns, .. }) = container.death else { return };
+        let open: Vec<Output> =
+            [container.stdio.stdout.take(), container.stdio.stderr.take()].into_iter().flatten().collect();
+        for mut output in open {
+            output.finish(&mut self.containers[at].log, &mut self.buffers, now_ns());
+            self.unwatch(output.fd());
+        }
+        let container = &mut self.containers[at];
+        let mut record = ExitRecord {
+            exit_code,
+            signal,
+            oom_killed: exit_code != 0 && oom_kills(&container.cgroup) > container.cgroup.oom_kills_before,
+            finished_at_ns: at_ns,
+            started_at_ns: container.started_at_ns(),
+        };
+        let start_failure = match std::mem::replace(&mut container.phase, Phase::Running { started_at_ns: 0 }) {
+            Phase::Starting { requester, failure, .. } => {
+                (record.exit_code, record.signal) = (START_FAILED, 0);
+                let unsaid = || InitFailure::refused("init died before it executed the program", "");
+                Some((requester, init(failure.unwrap_or_else(unsaid))))
+            }
+            _ => None,
+        };
+        if let Err(failure) = write_record(container, &record) {
+            // Nothing better can be done: the event still tells, and so does inspect.
+            eprintln!("berth-monitor: {}: {failure}", container.id);
+        }
+        container.phase = Phase::Exited(record.clone());
+        container.cgroup = Cgroup::default();
+        container.log = LogFile::default();
+        container.stdio.stdin = None;
+        let id = container.id.clone();
+        let waiting = container.stop.take().map_or_else(Vec::new, |stop| stop.waiting);
+        let removal = std::mem::take(&mut container.removal);
+        match start_failure {
+            Some((requester, failure)) => self.connection.answer(requester, Body::Failure(failure), Vec::new()),
+            None => {
+                let exited = ContainerExited { id, record: record.clone() };
+                self.connection.event(Body::ContainerExited(exited));
+            }
+        }
+        for to in waiting {
+            self.connection.answer(to, Body::Stopped(record.clone()), Vec::new());
+        }
+        if !removal.is_empty() {
+            self.containers.swap_remove(at);
+            for to in removal {
+                self.connection.answer(to, Body::Done(Nothing {}), Vec::new());
+            }
+        }
+    }
+}
+
+fn write_record(container: &Container, record: &ExitRecord) -> Result<(), InitFailure> {
+    let dir = &container.record_dir;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = openat(dir, exit_file::TEMPORARY, flags, Mode::from_raw_mode(0o600)).step("make", "exit record")?;
+    let text = exit_file::encode(record);
+    let written = rustix::io::write(&file, text.as_bytes()).step("write", "exit record")?;
+    if written != text.len() {
+        return Err(InitFailure::refused("not enough room for the", "exit record"));
+    }
+    renameat(dir, exit_file::TEMPORARY, dir, exit_file::NAME).step("rename", "exit record")
+}
+
+/// How often the kernel's OOM killer took a process of that cgroup: the kernel's own count (v2 memory.events, v1
+/// memory.oom_control), so nothing is missed or guessed.
+pub(super) fn oom_kills(cgroup: &Cgroup) -> u64 {
+    let Some(dir) = &cgroup.memory else { return 0 };
+    let open = |name| openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let Ok(file) = open("memory.events").or_else(|_| open("memory.oom_control")) else { return 0 };
+    let text = read_all(&file);
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Exit code as a shell shows it, and the signal (0: none).
+fn code_of(status: WaitStatus) -> (i32, i32) {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code, 0),
+        (None, Some(signal)) => (128 + signal, signal),
+        (None, None) => (255, 0),
+    }
+}

@@ -1,0 +1,372 @@
+//! The event loop, and the verbs that need no more than a few lines.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::connection::{Connection, Requester};
+use super::container::Container;
+use super::exec::ExecProcess;
+use super::log::{Buffers, LogFile};
+use super::pod::Network;
+use super::spawner::{internal, invalid, with_kind};
+use super::template;
+use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::libcontainer::run::{Host, resize_terminal};
+use crate::monitor::protocol::frame::{self, FrameError};
+use crate::monitor::protocol::{
+    Body, Call, Failure, FailureKind, HelloAnswer, MonitorState, Nothing, ReopenLog, Request, Resize, VERSION,
+};
+use crate::sys::clone::{Child, SingleThreaded};
+use crate::sys::{signal, unix_socket};
+
+/// What a monitor keeps for the pod's whole life.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) threads: SingleThreaded,
+    pub(super) host: template::Host,
+    pub(super) own_pidfd: OwnedFd,
+    pub(super) pod: String,
+    pub(super) network: Option<Network>,
+    pub(super) pod_init: Option<Child>,
+}
+
+impl Kept {
+    /// What is lent to new processes.
+    pub(super) fn host(&self) -> Host<'_> {
+        Host {
+            threads: self.threads,
+            procfs: self.host.procfs.as_fd(),
+            null: self.host.null.as_fd(),
+            own_pidfd: self.own_pidfd.as_fd(),
+        }
+    }
+}
+
+/// One pod's monitor.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    pub(super) kept: Kept,
+    epoll: OwnedFd,
+    listener: OwnedFd,
+    signals: SignalFd,
+    pub(super) connection: Connection,
+    /// The connection is watched for room, too.
+    watching_for_room: bool,
+    pub(super) buffers: Buffers,
+    pub(super) containers: Vec<Container>,
+    pub(super) execs: Vec<ExecProcess>,
+    next_serial: u32,
+    /// The monitor leaves when everything has ended; who waits for that.
+    leaving: Option<Vec<Requester>>,
+}
+
+/// How a verb ended for now.
+pub(super) enum Outcome {
+    Answer(Body),
+    AnswerWith(Body, Vec<OwnedFd>),
+    /// The answer comes when something has happened.
+    Later,
+}
+
+/// What an epoll event is about: a fixed source, or a container's or exec's fd by its serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Source {
+    Listener,
+    Connection,
+    Signals,
+    Control,
+    Stdout,
+    Stderr,
+    ExecControl,
+}
+
+impl Source {
+    fn token(self, serial: u32) -> EventData {
+        EventData::new_u64(u64::from(serial) << 8 | self as u64)
+    }
+
+    fn of(data: EventData) -> Option<(Self, u32)> {
+        const ALL: [Source; 7] = [
+            Source::Listener,
+            Source::Connection,
+            Source::Signals,
+            Source::Control,
+            Source::Stdout,
+            Source::Stderr,
+            Source::ExecControl,
+        ];
+        let source = ALL.get((data.u64() & 0xff) as usize)?;
+        Some((*source, (data.u64() >> 8) as u32))
+    }
+}
+
+impl Monitor {
+    pub(super) fn new(kept: Kept, listener: OwnedFd, connection: OwnedFd) -> Result<Self, InitFailure> {
+        let children = SigSet::from(NixSignal::SIGCHLD);
+        children.thread_block().step("block SIGCHLD", "")?;
+        signal::notice_children();
+        let signals = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .step("open a signalfd", "")?;
+        let mut monitor = Self {
+            kept,
+            epoll: epoll::create(CreateFlags::CLOEXEC).step("open epoll", "")?,
+            listener,
+            signals,
+            connection: Connection::default(),
+            watching_for_room: false,
+            buffers: Buffers::new().step("reserve memory", "")?,
+            containers: Vec::new(),
+            execs: Vec::new(),
+            next_serial: 0,
+            leaving: None,
+        };
+        monitor.watch(monitor.listener.as_fd(), Source::Listener, 0)?;
+        monitor.watch(monitor.signals.as_fd(), Source::Signals, 0)?;
+        monitor.adopt(connection)?;
+        Ok(monitor)
+    }
+
+    /// Answers what the agent has said already.
+    pub(super) fn greet(&mut self) {
+        self.read_requests();
+    }
+
+    /// Serves until the agent says shutdown and everything has ended.
+    pub(super) fn run(&mut self) -> Result<(), InitFailure> {
+        let mut events: Vec<Event> = Vec::with_capacity(16);
+        loop {
+            events.clear();
+            self.wait(&mut events)?;
+            for event in &events {
+                if let Some((source, serial)) = Source::of(event.data) {
+                    self.dispatch(source, serial);
+                }
+            }
+            self.keep_deadlines();
+            self.watch_for_room()?;
+            if self.has_left() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for events; memory that only busy times need is given back before a wait that really waits.
+    fn wait(&mut self, events: &mut Vec<Event>) -> Result<(), InitFailure> {
+        if self.buffers.are_used() {
+            self.wait_for(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+            self.buffers.release();
+        }
+        let now = Instant::now();
+        let timeout = self.next_deadline().map(|deadline| deadline.saturating_duration_since(now));
+        self.wait_for(events, timeout)
+    }
+
+    fn wait_for(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), InitFailure> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno).step("wait for events", ""),
+        }
+    }
+
+    fn dispatch(&mut self, source: Source, serial: u32) {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Connection => {
+                self.connection.flush();
+                self.read_requests();
+            }
+            Source::Signals => {
+                while let Ok(Some(_)) = self.signals.read_signal() {}
+                self.reap();
+            }
+            Source::Control => self.on_report(serial),
+            Source::Stdout | Source::Stderr => self.on_output(serial, source),
+            Source::ExecControl => self.on_exec_report(serial),
+        }
+    }
+
+    /// A number for a new container or exec.
+    pub(super) fn serial(&mut self) -> u32 {
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.next_serial
+    }
+
+    /// Has epoll tell when there is something to read.
+    pub(super) fn watch(&self, fd: BorrowedFd<'_>, source: Source, serial: u32) -> Result<(), InitFailure> {
+        epoll::add(&self.epoll, fd, source.token(serial), EventFlags::IN).step("watch a file descriptor", "")
+    }
+
+    /// Before an fd is closed: an init that is still being set up may hold a copy, and epoll would go on telling.
+    pub(super) fn unwatch(&self, fd: impl AsFd) {
+        // An fd that is not watched is as good.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    fn watch_for_room(&mut self) -> Result<(), InitFailure> {
+        let wanted = self.connection.has_unsent();
+        let Some(socket) = self.connection.socket() else {
+            self.watching_for_room = false;
+            return Ok(());
+        };
+        if wanted != self.watching_for_room {
+            let flags = if wanted { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            epoll::modify(&self.epoll, socket, Source::Connection.token(0), flags)
+                .step("watch the agent's connection", "")?;
+            self.watching_for_room = wanted;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        // The newest agent wins: the one before it is dead, or about to be told that it has been replaced.
+        if let Ok(Some(socket)) = unix_socket::accept_root(&self.listener) {
+            let _ = self.adopt(socket);
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd) -> Result<(), InitFailure> {
+        self.disconnect();
+        self.watch(socket.as_fd(), Source::Connection, 0)?;
+        self.connection.replace(Some(socket));
+        self.watching_for_room = false;
+        Ok(())
+    }
+
+    fn disconnect(&mut self) {
+        if let Some(socket) = self.connection.socket() {
+            self.unwatch(socket);
+        }
+        self.connection.replace(None);
+    }
+
+    fn read_requests(&mut self) {
+        while let Some(socket) = self.connection.socket() {
+            match frame::receive::<Request>(socket, self.buffers.packet()) {
+                Ok((request, fds)) => self.handle(request, fds),
+                Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The agent is gone, or talks nonsense: either way the next one starts afresh.
+                Err(_) => return self.disconnect(),
+            }
+        }
+    }
+
+    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
+        let to = self.connection.requester(request.id);
+        let outcome = match request.call {
+            Some(Call::Hello(_)) => self.hello(),
+            Some(Call::Create(create)) => self.create(to, create, fds),
+            Some(Call::Start(start)) => self.start(to, &start.id),
+            Some(Call::Signal(signal)) => self.signal(&signal),
+            Some(Call::Stop(stop)) => self.stop(to, &stop),
+            Some(Call::Exec(exec)) => self.exec(to, exec, fds),
+            Some(Call::KillExec(exec)) => self.kill_exec(&exec.exec),
+            Some(Call::ReopenLog(reopen)) => self.reopen_log(&reopen, &fds),
+            Some(Call::Resize(resize)) => self.resize(&resize),
+            Some(Call::Remove(remove)) => self.remove(to, &remove.id),
+            Some(Call::Inspect(Nothing {})) => Ok(Outcome::Answer(Body::State(self.state()))),
+            Some(Call::Shutdown(Nothing {})) => self.shutdown(to),
+            Some(Call::ForkMonitor(_)) | None => Err(invalid("a monitor does not know this request")),
+        };
+        match outcome {
+            Ok(Outcome::Answer(body)) => self.connection.answer(to, body, Vec::new()),
+            Ok(Outcome::AnswerWith(body, fds)) => self.connection.answer(to, body, fds),
+            Ok(Outcome::Later) => {}
+            Err(failure) => self.connection.answer(to, Body::Failure(failure), Vec::new()),
+        }
+    }
+
+    fn hello(&self) -> Result<Outcome, Failure> {
+        let copy = |fd: &OwnedFd| fd.try_clone().step("duplicate a file descriptor", "").map_err(internal);
+        let fds = match &self.kept.network {
+            Some(Network { namespace, netlink }) => vec![copy(namespace)?, copy(netlink)?],
+            None => Vec::new(),
+        };
+        let pid = rustix::process::getpid().as_raw_pid();
+        let hello = HelloAnswer { version: VERSION, pod: self.kept.pod.clone(), pid, network_fds: !fds.is_empty() };
+        Ok(Outcome::AnswerWith(Body::Hello(hello), fds))
+    }
+
+    fn state(&self) -> MonitorState {
+        MonitorState {
+            containers: self.containers.iter().map(Container::state).collect(),
+            execs: self.execs.iter().map(|exec| exec.id.clone()).collect(),
+        }
+    }
+
+    fn reopen_log(&mut self, reopen: &ReopenLog, fds: &[OwnedFd]) -> Result<Outcome, Failure> {
+        let container = self.find(&reopen.id)?;
+        if container.death.is_some() || container.started_at_ns() == 0 {
+            return Err(wrong_state("the container does not run, so its log is not reopened"));
+        }
+        let dir = fds.get(reopen.log_dir_fd as usize).ok_or_else(|| invalid("the log's folder is missing"))?;
+        let file = LogFile::open(dir, &reopen.log_name).step("open the log", &reopen.log_name).map_err(internal)?;
+        container.log.replace(file);
+        Ok(Outcome::Answer(Body::Done(Nothing {})))
+    }
+
+    fn resize(&mut self, resize: &Resize) -> Result<Outcome, Failure> {
+        let container = self.find(&resize.id)?;
+        let Some(master) = container.terminal() else {
+            return Err(wrong_state("the container has no terminal"));
+        };
+        resize_terminal(master, resize.columns, resize.rows).step("resize the terminal", "").map_err(internal)?;
+        Ok(Outcome::Answer(Body::Done(Nothing {})))
+    }
+
+    fn shutdown(&mut self, to: Requester) -> Result<Outcome, Failure> {
+        self.leaving.get_or_insert_default().push(to);
+        for container in &self.containers {
+            container.kill_tree();
+        }
+        Ok(Outcome::Later)
+    }
+
+    /// Everything has ended, and the agent wanted that: the last answer goes out.
+    fn has_left(&mut self) -> bool {
+        if self.leaving.is_none() || !self.containers.iter().all(Container::is_exited) {
+            return false;
+        }
+        for to in self.leaving.take().unwrap_or_default() {
+            self.connection.answer(to, Body::Done(Nothing {}), Vec::new());
+        }
+        true
+    }
+
+    /// The container of that id.
+    pub(super) fn find(&mut self, id: &str) -> Result<&mut Container, Failure> {
+        self.containers.iter_mut().find(|container| container.id == id).ok_or_else(|| not_found("container", id))
+    }
+
+    /// Where the container of that serial number is.
+    pub(super) fn position(&self, serial: u32) -> Option<usize> {
+        self.containers.iter().position(|container| container.serial == serial)
+    }
+}
+
+/// No such thing.
+pub(super) fn not_found(what: &str, id: &str) -> Failure {
+    with_kind(InitFailure::refused(&format!("{what} {id}"), ""), FailureKind::NotFound)
+}
+
+/// Not now.
+pub(super) fn wrong_state(why: &str) -> Failure {
+    with_kind(InitFailure::refused(why, ""), FailureKind::WrongState)
+}
+
+/// ns since 1970.
+pub(super) fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}

@@ -1,0 +1,151 @@
+//! From a fork of the spawner to a pod's monitor: its namespaces, what lives in them, and the event loop.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{Mode, OFlags, fstatfs, openat};
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+use rustix::process::{
+    PidfdFlags, Signal, getpid, pidfd_open, set_child_subreaper, set_parent_process_death_signal, setsid,
+};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::monitor::{Kept, Monitor};
+use super::{spawner, template};
+use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::libcontainer::run::write_sysctl;
+use crate::monitor::protocol::frame::{self, PACKET_LIMIT};
+use crate::monitor::protocol::{Body, ForkMonitor, Request};
+use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close_all_and_wait_forever, exit_now};
+use crate::sys::signal;
+
+/// Who the pod's pid 1 is, as everywhere: nobody who owns anything.
+const POD_INIT_ID: u32 = 65535;
+/// The netlink protocol 0.
+const NETLINK_ROUTE: Option<Protocol> = None;
+const CGROUP_V1_MAGIC: i64 = 0x0027_e0eb;
+
+/// What the spawner hands on.
+pub(super) struct Start {
+    pub(super) threads: SingleThreaded,
+    pub(super) host: template::Host,
+    pub(super) cgroup_procs: Vec<OwnedFd>,
+    pub(super) pod: ForkMonitor,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// The pod's network namespace and a socket in it.
+#[derive(Debug)]
+pub(super) struct Network {
+    pub(super) namespace: OwnedFd,
+    pub(super) netlink: OwnedFd,
+}
+
+/// The forked process's whole life.
+pub(super) fn become_monitor(start: Start) -> ! {
+    let code = match run(start) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("berth-monitor: {failure}");
+            1
+        }
+    };
+    exit_now(code)
+}
+
+fn run(start: Start) -> Result<(), InitFailure> {
+    let Start { threads, host, cgroup_procs, pod, fds } = start;
+    let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
+    let mut take = |index: u32| {
+        fds.get_mut(index as usize)
+            .and_then(Option::take)
+            .ok_or_else(|| InitFailure::refused("a socket is missing", ""))
+    };
+    let (listener, connection) = (take(pod.listener_fd)?, take(pod.connection_fd)?);
+    let made = make_namespaces(threads, &host, &pod);
+    let (own_pidfd, network, pod_init) = match made {
+        Ok(made) => made,
+        Err(failure) => {
+            refuse(&connection, &failure);
+            return Err(failure);
+        }
+    };
+    let kept = Kept { threads, host, own_pidfd, pod: pod.pod, network, pod_init };
+    let warm = cgroup_procs.into_iter().find(|procs| fstatfs(procs).is_ok_and(|fs| fs.f_type == CGROUP_V1_MAGIC));
+    let mut monitor = Monitor::new(kept, listener, connection)?;
+    monitor.greet();
+    if let Some(procs) = warm {
+        // After idle the first attach waits for an RCU grace period, 6 ms (floors.md, trap 1). This one changes nothing
+        // but takes the wait while the agent is busy with the pod's network; the container's own attach is then 45 µs.
+        let _ = rustix::io::write(&procs, b"0");
+    }
+    monitor.run()
+}
+
+type Made = (OwnedFd, Option<Network>, Option<Child>);
+
+fn make_namespaces(threads: SingleThreaded, host: &template::Host, pod: &ForkMonitor) -> Result<Made, InitFailure> {
+    setsid().step("start a session", "")?;
+    // Orphans of the pod are this process's to reap.
+    set_child_subreaper(Some(getpid())).step("become the pod's reaper", "")?;
+    let own_pidfd = pidfd_open(getpid(), PidfdFlags::empty()).step("open this process", "")?;
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    flags.set(CloneFlags::CLONE_NEWNET, pod.private_net);
+    flags.set(CloneFlags::CLONE_NEWIPC, pod.private_ipc);
+    flags.set(CloneFlags::CLONE_NEWUTS, pod.private_uts);
+    unshare(flags).step("make the pod's namespaces", "")?;
+    if pod.private_uts && !pod.hostname.is_empty() {
+        rustix::system::sethostname(pod.hostname.as_bytes()).step("set the host name", &pod.hostname)?;
+    }
+    for setting in &pod.sysctls {
+        write_sysctl(host.procfs.as_fd(), &setting.key, &setting.value)?;
+    }
+    if pod.shm_bytes != 0 {
+        template::mount_shm(pod.shm_bytes)?;
+    }
+    let network = if pod.private_net { Some(open_network(host)?) } else { None };
+    let pod_init = if pod.shared_pid { Some(start_pod_init(threads)?) } else { None };
+    Ok((own_pidfd, network, pod_init))
+}
+
+fn open_network(host: &template::Host) -> Result<Network, InitFailure> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = openat(&host.procfs, "self/ns/net", flags, Mode::empty()).step("open the network namespace", "")?;
+    let netlink = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, NETLINK_ROUTE)
+        .step("open a netlink socket", "")?;
+    Ok(Network { namespace, netlink })
+}
+
+/// The pid 1 of a pod that shares one PID namespace: it only reaps, which the kernel does for who ignores SIGCHLD. It
+/// owns nothing, and containers that look into it see nothing.
+fn start_pod_init(threads: SingleThreaded) -> Result<Child, InitFailure> {
+    let config = CloneConfig { flags: libc::CLONE_NEWPID as u64, cgroup: None };
+    match clone(threads, config).step("start the pod's init", "")? {
+        Cloned::Parent(child) => Ok(child),
+        Cloned::Child => {
+            let result = (|| -> rustix::io::Result<()> {
+                let (uid, gid) = (rustix::fs::Uid::from_raw(POD_INIT_ID), rustix::fs::Gid::from_raw(POD_INIT_ID));
+                set_thread_groups(&[])?;
+                set_thread_res_gid(gid, gid, gid)?;
+                set_thread_res_uid(uid, uid, uid)?;
+                // After the change of user, which clears it.
+                set_parent_process_death_signal(Some(Signal::KILL))
+            })();
+            signal::ignore_children();
+            if result.is_ok() {
+                let _ = close_all_and_wait_forever();
+            }
+            exit_now(1)
+        }
+    }
+}
+
+/// The agent's hello waits already; it gets the failure for an answer.
+fn refuse(connection: &OwnedFd, failure: &InitFailure) {
+    let mut buffer = vec![0; PACKET_LIMIT];
+    if let Ok((Request { id, .. }, _)) = frame::receive::<Request>(connection, &mut buffer) {
+        let body = Body::Failure(spawner::internal(failure.clone()));
+        // An agent that is gone does not mind.
+        let _ = spawner::answer(connection, id, body, Vec::new());
+    }
+}

@@ -1,0 +1,83 @@
+//! The mount namespace of spawner and monitors: one tiny read-only tmpfs, so that copying it for a container costs next
+//! to nothing (floors.md, trap 3) and no host path can be reached from it.
+
+use std::os::fd::OwnedFd;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount, open_tree, unmount,
+};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::libcontainer::run::root::{TEMPLATE_NULL as NULL, TEMPLATE_VOID as VOID};
+
+/// Where a monitor mounts its pod's shared memory.
+pub(super) const SHM: &str = "/shm";
+
+/// What spawner and monitors keep of the host: two file descriptors.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// A procfs of the host's PID namespace, in no mount table.
+    pub(super) procfs: OwnedFd,
+    /// The host's /dev/null.
+    pub(super) null: OwnedFd,
+}
+
+/// Leaves the host's mount table for good.
+pub(super) fn enter() -> Result<Host, InitFailure> {
+    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", "/dev/null")?;
+    let procfs = detached("proc", &[], MountAttrFlags::empty())?.0;
+    let null_mount = {
+        unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace", "")?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).step("make private", "/")?;
+        open_tree(CWD, "/dev/null", OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)
+            .step("clone the mount of", "/dev/null")?
+    };
+    let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let (root, context) = detached("tmpfs", &[("size", "64k"), ("nr_inodes", "16"), ("mode", "755")], nosuid)?;
+    for path in [SHM, VOID] {
+        mkdirat(&root, path.trim_start_matches('/'), Mode::from_raw_mode(0o755)).step("make", path)?;
+    }
+    let file = NULL.trim_start_matches('/');
+    openat(&root, file, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))
+        .step("make", NULL)?;
+    let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&null_mount, "", &root, file, attach).step("mount on", NULL)?;
+    // From here on it does not change: what a container gets of it is read-only as a whole, not only as mounted.
+    fsconfig_set_flag(&context, "ro").step("make read-only", "/")?;
+    fsconfig_reconfigure(&context).step("make read-only", "/")?;
+    move_mount(&root, "", CWD, "/", attach).step("mount the template root", "")?;
+    fchdir(&root).step("enter the template root", "")?;
+    pivot_root(".", ".").step("pivot into the template root", "")?;
+    unmount(".", UnmountFlags::DETACH).step("leave the host's mounts", "")?;
+    chdir("/").step("enter the template root", "/")?;
+    Ok(Host { procfs, null })
+}
+
+/// Mounts the pod's shared memory in this monitor's own namespace.
+pub(super) fn mount_shm(bytes: u64) -> Result<(), InitFailure> {
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let (shm, _) = detached("tmpfs", &[("size", &bytes.to_string()), ("mode", "1777")], attributes)?;
+    move_mount(&shm, "", CWD, SHM, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount on", SHM)
+}
+
+fn detached(
+    fstype: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<(OwnedFd, OwnedFd), InitFailure> {
+    let step = format!("mount {fstype}");
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).step(&step, "")?;
+    fsconfig_set_string(&context, "source", fstype).step(&step, "")?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value).step(&step, key)?;
+    }
+    fsconfig_create(&context).step(&step, "")?;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step(&step, "")?;
+    Ok((mount, context))
+}

@@ -1,0 +1,280 @@
+//! What a verb can fail with. Each variant says which object, which step and why; `kind` is what the CRI face maps to a
+//! gRPC code.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::image::{self, ImageError};
+use crate::libcontainer::cgroup::CgroupError;
+use crate::libcontainer::host::HostError;
+use crate::libcontainer::plan::PlanError;
+use crate::libcontainer::run::OpenError;
+use crate::libcontainer::seccomp::CompileError;
+use crate::libcontainer::spec::{SpecError, UserError};
+use crate::model::{ErrorKind, IllegalStep};
+use crate::monitor::client::MonitorError;
+use crate::network::NetworkError;
+use crate::network::dns::DnsError;
+use crate::state::RecordError;
+
+/// A verb's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No pod of that id.
+    #[error("pod sandbox {0:?} does not exist")]
+    NoSuchPod(String),
+    /// No container of that id.
+    #[error("container {0:?} does not exist")]
+    NoSuchContainer(String),
+    /// No image of that name or id.
+    #[error("image {0:?} is not here; pull it first")]
+    NoSuchImage(String),
+    /// The beginning of more than one id.
+    #[error("{0:?} is the beginning of more than one id")]
+    AmbiguousId(String),
+    /// A field of the request.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// As the CRI names it.
+        field: &'static str,
+        /// What is wrong with it, with its value.
+        reason: String,
+    },
+    /// Another object has the name already.
+    #[error("{what} {name} exists already, with id {id}")]
+    NameInUse {
+        /// "pod sandbox" or "container".
+        what: &'static str,
+        /// The key.
+        name: String,
+        /// Whose it is.
+        id: String,
+    },
+    /// The object's state does not allow it.
+    #[error("{what} {id} is {state}; it must be {wanted}")]
+    WrongState {
+        /// "pod sandbox" or "container".
+        what: &'static str,
+        /// Which.
+        id: String,
+        /// What it is.
+        state: &'static str,
+        /// What the verb needs.
+        wanted: &'static str,
+    },
+    /// A state was asked to take an impossible step.
+    #[error(transparent)]
+    Step(#[from] IllegalStep),
+    /// The program could not be executed.
+    #[error("container {id} did not start: {message}")]
+    Start {
+        /// Which.
+        id: String,
+        /// Step, path and errno, as the container's init told them.
+        message: String,
+    },
+    /// A command could not be executed in a container.
+    #[error("cannot run {command:?} in container {id}: {message}")]
+    Exec {
+        /// Which container.
+        id: String,
+        /// argv.
+        command: Vec<String>,
+        /// Step, path and errno, as the process itself told them.
+        message: String,
+    },
+    /// ExecSync ran out of its time; everything it started is dead.
+    #[error(
+        "the command {command:?} in container {id} did not end within {seconds} s; all of its processes were killed"
+    )]
+    ExecTimeout {
+        /// Which container.
+        id: String,
+        /// argv.
+        command: Vec<String>,
+        /// The request's timeout.
+        seconds: i64,
+    },
+    /// The container did not end although it was killed.
+    #[error(
+        "container {0} did not end within the time it was given, although it was killed; a process of it may hang in the kernel"
+    )]
+    StopTimeout(String),
+    /// A file or folder of ours.
+    #[error("cannot {op} {}", path.display())]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A system call without a path.
+    #[error("cannot {op}")]
+    System {
+        /// What was being done.
+        op: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The image side.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The request cannot become a container.
+    #[error("container config")]
+    Spec(#[from] SpecError),
+    /// The user of the container.
+    #[error("container config")]
+    User(#[from] UserError),
+    /// The seccomp profile.
+    #[error("seccomp profile")]
+    Seccomp(#[from] CompileError),
+    /// A device of the request, or the host's.
+    #[error("devices")]
+    Host(#[from] HostError),
+    /// A file of the pod's /etc.
+    #[error("pod config")]
+    Dns(#[from] DnsError),
+    /// The OCI spec cannot become a plan.
+    #[error("container config")]
+    Plan(#[from] PlanError),
+    /// A mount could not be opened.
+    #[error("container mounts")]
+    Open(#[from] OpenError),
+    /// A cgroup.
+    #[error("cgroup")]
+    Cgroup(#[from] CgroupError),
+    /// The pod's network.
+    #[error("pod network")]
+    Network(#[from] NetworkError),
+    /// The pod's monitor.
+    #[error("monitor of pod {pod}")]
+    Monitor {
+        /// Whose.
+        pod: String,
+        /// What it said, or why it could not be asked.
+        #[source]
+        source: MonitorError,
+    },
+    /// The records in the run folder.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The failure of an earlier request of the same name, which this one joined.
+    #[error(transparent)]
+    Joined(Arc<Error>),
+    /// The agent is going down, or the verb broke an invariant (which the log tells).
+    #[error("the operation was given up")]
+    Cancelled,
+}
+
+impl Error {
+    /// The kind that a client can react to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSuchPod(_) | Self::NoSuchContainer(_) | Self::NoSuchImage(_) => ErrorKind::NotFound,
+            Self::AmbiguousId(_) | Self::Invalid { .. } => ErrorKind::InvalidArgument,
+            Self::NameInUse { .. } => ErrorKind::AlreadyExists,
+            Self::WrongState { .. } | Self::Step(_) => ErrorKind::FailedPrecondition,
+            Self::ExecTimeout { .. } | Self::StopTimeout(_) => ErrorKind::DeadlineExceeded,
+            Self::Io { source, .. } | Self::System { source, .. } => io_kind(source),
+            Self::Image(source) => image_kind(source),
+            Self::Spec(_) | Self::User(_) | Self::Plan(_) | Self::Seccomp(_) | Self::Dns(_) => {
+                ErrorKind::InvalidArgument
+            }
+            Self::Host(source) => asked_for(&source.source),
+            Self::Open(source) => asked_for(&source.source),
+            Self::Cgroup(source) => cgroup_kind(source),
+            Self::Network(source) => network_kind(source),
+            Self::Monitor { source, .. } => monitor_kind(source),
+            Self::Joined(error) => error.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Start { .. } | Self::Exec { .. } | Self::Record(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+/// The kind of a failed system call of our own.
+pub(crate) fn io_kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
+            ErrorKind::ResourceExhausted
+        }
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// The kind of a failed system call on what the request names: a path that is not there is the request's mistake.
+fn asked_for(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => {
+            ErrorKind::InvalidArgument
+        }
+        _ => io_kind(error),
+    }
+}
+
+fn image_kind(error: &ImageError) -> ErrorKind {
+    match error.kind() {
+        image::ErrorKind::InvalidArgument => ErrorKind::InvalidArgument,
+        image::ErrorKind::NotFound => ErrorKind::NotFound,
+        image::ErrorKind::Unauthenticated => ErrorKind::Unauthenticated,
+        image::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        image::ErrorKind::Unavailable => ErrorKind::Unavailable,
+        image::ErrorKind::Corrupt => ErrorKind::Corrupt,
+        image::ErrorKind::Unsupported | image::ErrorKind::FailedPrecondition => ErrorKind::FailedPrecondition,
+        image::ErrorKind::Exhausted => ErrorKind::ResourceExhausted,
+        image::ErrorKind::Cancelled => ErrorKind::Cancelled,
+        image::ErrorKind::Internal => ErrorKind::Internal,
+    }
+}
+
+fn cgroup_kind(error: &CgroupError) -> ErrorKind {
+    match error {
+        CgroupError::Path { .. } | CgroupError::Devices(_) => ErrorKind::InvalidArgument,
+        CgroupError::NoController { .. } => ErrorKind::FailedPrecondition,
+        CgroupError::Write { source, .. } if source.kind() == io::ErrorKind::InvalidInput => ErrorKind::InvalidArgument,
+        CgroupError::Write { source, .. } | CgroupError::Io { source, .. } => io_kind(source),
+        CgroupError::Timeout { .. } => ErrorKind::DeadlineExceeded,
+        CgroupError::NoHierarchy => ErrorKind::Unimplemented,
+    }
+}
+
+fn network_kind(error: &NetworkError) -> ErrorKind {
+    match error {
+        NetworkError::InvalidCidr(_) => ErrorKind::InvalidArgument,
+        NetworkError::NotReady(_) => ErrorKind::Unavailable,
+        NetworkError::Store(cni::ipam::StoreError::Exhausted { .. }) => ErrorKind::ResourceExhausted,
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// Init works on what the request and the image name: what it does not find is the request's mistake.
+fn monitor_kind(error: &MonitorError) -> ErrorKind {
+    match error {
+        MonitorError::Init { errno, .. } => asked_for(&io::Error::from_raw_os_error(*errno)),
+        MonitorError::NotFound(_) => ErrorKind::NotFound,
+        MonitorError::WrongState(_) => ErrorKind::FailedPrecondition,
+        MonitorError::Lost => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// The whole chain of an error, outermost first, joined by ": ".
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries tell their cause both in their own text and as their source.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,68 @@
+//! Which monitor belongs to which pod, and who waits for which exec.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::model::PodId;
+use crate::monitor::client::Monitor;
+
+/// The monitors of all pods that are ready.
+#[derive(Default)]
+pub(super) struct Monitors {
+    by_pod: Mutex<HashMap<PodId, Arc<PodMonitor>>>,
+}
+
+/// One pod's monitor.
+pub(super) struct PodMonitor {
+    /// The connection.
+    pub(super) client: Monitor,
+    execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
+}
+
+impl Monitors {
+    /// A new pod's, or a recovered one's.
+    pub(super) fn insert(&self, pod: PodId, client: Monitor) -> Arc<PodMonitor> {
+        let monitor = Arc::new(PodMonitor { client, execs: Mutex::default() });
+        self.lock().insert(pod, monitor.clone());
+        monitor
+    }
+
+    /// The pod's, if it is ready.
+    pub(super) fn get(&self, pod: &PodId) -> Option<Arc<PodMonitor>> {
+        self.lock().get(pod).cloned()
+    }
+
+    /// The pod's, which from now on has none.
+    pub(super) fn take(&self, pod: &PodId) -> Option<Arc<PodMonitor>> {
+        self.lock().remove(pod)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PodId, Arc<PodMonitor>>> {
+        self.by_pod.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PodMonitor {
+    /// Announces an exec before it is asked for: its exit may come before the answer is read.
+    pub(super) fn expect_exec(&self, exec: String) -> oneshot::Receiver<i32> {
+        let (sender, receiver) = oneshot::channel();
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(exec, sender);
+        receiver
+    }
+
+    /// An exec ended, or will not be waited for any longer.
+    pub(super) fn exec_exited(&self, exec: &str, exit_code: i32) {
+        let waiting = self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(exec);
+        if let Some(waiting) = waiting {
+            // The receiver is gone when the exec's client gave up: then nobody needs the code.
+            let _ = waiting.send(exit_code);
+        }
+    }
+
+    /// The connection is lost: nobody will hear of these execs any more.
+    pub(super) fn forget_execs(&self) {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}

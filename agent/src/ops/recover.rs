@@ -1,0 +1,224 @@
+//! Recovery: what an earlier agent left is taken over, completed or rolled back, and what nobody knows is swept. The
+//! decisions are `model::recovery`'s table; here are the facts and the deeds. Requests wait until this is done.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Engine, Error, chain, now};
+use crate::model::recovery::{
+    ContainerAction, ContainerFacts, PodAction, PodFacts, Seen, container_action, pod_action,
+};
+use crate::model::{Container, ContainerId, ContainerSpec, ContainerState, Pod, PodId, PodPhase};
+use crate::monitor::client::{ExitRecord, Monitor, MonitorState, Phase};
+use crate::monitor::protocol::exit_file;
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Pods that are known again.
+    pub pods: usize,
+    /// Containers that are known again.
+    pub containers: usize,
+    /// Half-made pods and containers that were taken back.
+    pub rolled_back: usize,
+}
+
+impl Engine {
+    /// Takes over from the agent before. One object's trouble is told and does not keep the others from being served.
+    ///
+    /// # Errors
+    /// When the run folder itself cannot be read.
+    pub async fn recover(self: &Arc<Self>) -> Result<Recovered, Error> {
+        let mut done = Recovered::default();
+        let mut seen = Vec::new();
+        for id in self.state.records().pod_ids()? {
+            match self.recover_pod(&id).await {
+                Ok(Some(monitor_state)) => {
+                    done.pods += 1;
+                    seen.push((id, monitor_state));
+                }
+                Ok(None) => done.rolled_back += 1,
+                Err(error) => tracing::error!(pod = %id, error = chain(&error), "the pod could not be recovered"),
+            }
+        }
+        for id in self.state.records().container_ids()? {
+            match self.recover_container(&id, &seen).await {
+                Ok(true) => done.containers += 1,
+                Ok(false) => done.rolled_back += 1,
+                Err(error) => {
+                    tracing::error!(container = %id, error = chain(&error), "the container could not be recovered")
+                }
+            }
+        }
+        self.sweep().await;
+        Ok(done)
+    }
+
+    /// `None`: it was rolled back.
+    async fn recover_pod(self: &Arc<Self>, id: &PodId) -> Result<Option<MonitorState>, Error> {
+        let dir = self.state.records().pod_dir(id);
+        let (spec, state) = self.state.records().read_pod(id).unwrap_or_else(|error| {
+            tracing::error!(pod = %id, error = chain(&error), "the pod's record is unreadable; the pod is removed");
+            (None, None)
+        });
+        let monitor =
+            Monitor::connect(&dir.join("monitor.sock")).await.ok().map(|(client, _, events)| (client, events));
+        let phase = state.as_ref().map(|state| state.phase);
+        let facts = PodFacts { spec: spec.is_some(), phase, monitor: monitor.is_some() };
+        let action = pod_action(facts);
+        let (Some(spec), Some(mut state)) = (spec, state) else {
+            return self.roll_back_pod(id, monitor.map(|(client, _)| client)).await.map(|()| None);
+        };
+        let mut seen = MonitorState::default();
+        match (action, monitor) {
+            (PodAction::Keep, Some((client, events))) => {
+                seen = client.inspect().await.map_err(super::of_pod(id))?;
+                let monitor = self.monitors.insert(id.clone(), client);
+                self.state.put_pod(Pod { id: id.clone(), spec, state })?;
+                self.follow(id.clone(), monitor, events);
+                return Ok(Some(seen));
+            }
+            (PodAction::RollBack, monitor) => {
+                return self.roll_back_pod(id, monitor.map(|(client, _)| client)).await.map(|()| None);
+            }
+            (_, Some((client, _))) => {
+                seen = client.inspect().await.unwrap_or_default();
+                client.shutdown().await.map_err(super::of_pod(id))?;
+            }
+            (_, None) => {}
+        }
+        self.network.remove(id).await?;
+        state.phase = PodPhase::NotReady;
+        self.state.put_pod(Pod { id: id.clone(), spec, state })?;
+        Ok(Some(seen))
+    }
+
+    async fn roll_back_pod(&self, id: &PodId, monitor: Option<Monitor>) -> Result<(), Error> {
+        if let Some(monitor) = monitor {
+            monitor.shutdown().await.map_err(super::of_pod(id))?;
+        }
+        self.network.remove(id).await?;
+        Ok(self.state.records().remove_pod(id)?)
+    }
+
+    /// `false`: it was rolled back.
+    async fn recover_container(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        pods: &[(PodId, MonitorState)],
+    ) -> Result<bool, Error> {
+        let (spec, state) = self.state.records().read_container(id).unwrap_or_else(|error| {
+            tracing::error!(container = %id, error = chain(&error), "the container's record is unreadable; it is removed");
+            (None, None)
+        });
+        let pod = spec.as_ref().and_then(|spec| pods.iter().find(|(pod, _)| pod.as_str() == spec.pod));
+        let facts = ContainerFacts {
+            spec: pod.is_some(),
+            state: state.clone(),
+            seen: self.seen(id, pod.map(|(_, state)| state)),
+            now: now(),
+        };
+        match (container_action(&facts), spec, state) {
+            (ContainerAction::Keep(events), Some(spec), Some(state)) => {
+                let state = events.into_iter().try_fold(state, ContainerState::step)?;
+                self.keep_container(id, spec, state)?;
+                Ok(true)
+            }
+            (_, spec, _) => {
+                self.roll_back_container(id, spec, pod.map(|(pod, _)| pod)).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn keep_container(&self, id: &ContainerId, spec: ContainerSpec, state: ContainerState) -> Result<(), Error> {
+        if !self.images.hold(&spec.layers, id) {
+            tracing::error!(container = %id, image = %spec.image_id, "layers of the container are not in the store any more");
+        }
+        Ok(self.state.put_container(Container { id: id.clone(), spec, state })?)
+    }
+
+    async fn roll_back_container(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        spec: Option<ContainerSpec>,
+        pod: Option<&PodId>,
+    ) -> Result<(), Error> {
+        if let Some(pod) = pod
+            && let Some(monitor) = self.monitors.get(pod)
+        {
+            monitor.client.remove(id).await.map_err(super::of_pod(pod))?;
+        }
+        if let Some(spec) = spec {
+            self.discard_container(id.clone(), spec.cgroup).await?;
+        }
+        Ok(self.state.records().remove_container(id)?)
+    }
+
+    /// What the monitor says of a container, else its exit record.
+    fn seen(&self, id: &ContainerId, monitor: Option<&MonitorState>) -> Seen {
+        let told = monitor.and_then(|state| state.containers.iter().find(|told| told.id == id.as_str()));
+        let exited = |record: ExitRecord| Seen::Exited {
+            started_at: (record.started_at_ns != 0).then_some(record.started_at_ns),
+            finished_at: record.finished_at_ns,
+            exit_code: record.exit_code,
+            oom_killed: record.oom_killed,
+        };
+        match told {
+            Some(told) => match (told.phase(), &told.exit) {
+                (Phase::Creating | Phase::Created, _) => Seen::Waiting,
+                (Phase::Running, _) => Seen::Running(told.started_at_ns),
+                (Phase::Exited, Some(record)) => exited(record.clone()),
+                (Phase::Exited, None) => Seen::Nothing,
+            },
+            None => self.exit_record(id).map_or(Seen::Nothing, exited),
+        }
+    }
+
+    /// What a monitor that is gone wrote of the container's end.
+    fn exit_record(&self, id: &ContainerId) -> Option<ExitRecord> {
+        let path = self.state.records().container_dir(id).join("exit");
+        match exit_file::decode(&std::fs::read(&path).ok()?) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "the exit record cannot be understood");
+                None
+            }
+        }
+    }
+
+    /// What no record names: addresses, writable layers, the trash. After a reboot the run folder is empty, so this is
+    /// all of it.
+    async fn sweep(self: &Arc<Self>) {
+        let snapshot = self.state.snapshot();
+        let pods: HashSet<PodId> =
+            snapshot.pods.values().filter(|pod| pod.state.phase == PodPhase::Ready).map(|pod| pod.id.clone()).collect();
+        if let Err(error) = self.network.sweep(&pods).await {
+            tracing::error!(error = chain(&error), "addresses could not be swept");
+        }
+        if let Err(error) = self.images.sweep().await {
+            tracing::error!(error = chain(&error), "image layers could not be swept");
+        }
+        let swept =
+            self.on_disk(move |engine| engine.sweep_layers(&snapshot.containers.keys().cloned().collect())).await;
+        if let Err(error) = swept {
+            tracing::error!(error = chain(&error), "writable layers could not be swept");
+        }
+    }
+
+    fn sweep_layers(&self, live: &HashSet<ContainerId>) -> Result<(), Error> {
+        let list = |path: &std::path::Path| match std::fs::read_dir(path) {
+            Ok(entries) => Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).collect::<Vec<_>>()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(Error::Io { op: "list", path: path.to_owned(), source }),
+        };
+        let is_live = |path: &std::path::PathBuf| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| live.contains(name))
+        };
+        list(&self.paths.trash())?.iter().for_each(|path| super::remove_container::remove_tree(path));
+        for path in list(&self.paths.container_layers())?.iter().filter(|path| !is_live(path)) {
+            super::remove_container::remove_tree(path);
+        }
+        Ok(())
+    }
+}

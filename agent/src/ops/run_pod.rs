@@ -1,0 +1,229 @@
+//! RunPodSandbox: name → record → monitor and its namespaces → network and files → Ready.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use cri_api::v1::{NamespaceMode, PodSandboxConfig};
+
+use super::undo::Undo;
+use super::{Engine, Error, blocking, now, of_pod};
+use crate::fault;
+use crate::libcontainer::spec::sysctl;
+use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
+use crate::monitor::client::{MonitorError, PodMonitor, PodNamespaces};
+use crate::network::{self, dns};
+use crate::telemetry::phases::Phases;
+
+/// What a pod's /dev/shm holds at most (rules of the CRI: 64 MiB, pod-wide).
+const SHM_BYTES: u64 = 64 << 20;
+
+impl Engine {
+    /// Makes a pod, or joins the request that is making it.
+    ///
+    /// # Errors
+    /// When the request is wrong, the name is in use, or a step fails; then nothing of the pod is left.
+    pub async fn run_pod(self: &Arc<Self>, config: PodSandboxConfig, handler: String) -> Result<PodId, Error> {
+        let metadata = config.metadata.as_ref().filter(|metadata| !metadata.name.is_empty());
+        let Some(metadata) = metadata else {
+            return Err(Error::Invalid { field: "config.metadata.name", reason: "must not be empty".into() });
+        };
+        let key = PodKey::new(metadata);
+        let engine = self.clone();
+        let run = async move {
+            let mut undo = Undo::default();
+            match engine.make_pod(config, handler, &mut undo).await {
+                Ok(id) => Ok(id),
+                Err(error) => Err(undo.after(error).await),
+            }
+        };
+        self.pods_under_way.join_or_run(key, run).await
+    }
+
+    async fn make_pod(
+        self: &Arc<Self>,
+        config: PodSandboxConfig,
+        handler: String,
+        undo: &mut Undo,
+    ) -> Result<PodId, Error> {
+        let mut phases = Phases::start("run_pod");
+        validate(&config, &handler)?;
+        self.refuse_used_name(&config)?;
+        let id = PodId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
+        let spec = self.pod_spec(config, handler);
+
+        let records = self.state.records().clone();
+        let of_undo = (records.clone(), id.clone());
+        undo.push("remove the pod's records", move || async move { Ok(of_undo.0.remove_pod(&of_undo.1)?) });
+        let dir = records.begin_pod(&id, &spec)?;
+        fault::point("run_pod.recorded");
+        phases.mark("record");
+
+        let namespaces = self.fork_monitor(&id, &spec, &dir, undo).await?;
+        fault::point("run_pod.monitor_forked");
+        phases.mark("monitor");
+
+        let addresses = self.attach(&id, namespaces, undo).await?;
+        fault::point("run_pod.network_added");
+        phases.mark("network");
+
+        write_pod_files(&dir, &spec, &addresses)?;
+        let state = PodState { phase: PodPhase::Ready, addresses };
+        self.state.put_pod(Pod { id: id.clone(), spec, state })?;
+        fault::point("run_pod.ready");
+        phases.mark("files");
+        phases.finish();
+        Ok(id)
+    }
+
+    fn refuse_used_name(&self, config: &PodSandboxConfig) -> Result<(), Error> {
+        let Some(metadata) = &config.metadata else { return Ok(()) };
+        let key = PodKey::new(metadata);
+        let snapshot = self.state.snapshot();
+        match snapshot.pods.values().find(|pod| pod.spec.config.metadata.as_ref() == Some(metadata)) {
+            Some(pod) => Err(Error::NameInUse { what: "pod sandbox", name: key.to_string(), id: pod.id.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    fn pod_spec(&self, config: PodSandboxConfig, handler: String) -> PodSpec {
+        let asked = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+        let cgroup_parent = if asked.is_empty() { &self.cgroup_parent } else { asked }.to_owned();
+        let hostname = if config.hostname.is_empty() || namespace_options(&config).network() == NamespaceMode::Node {
+            self.host.hostname.clone()
+        } else {
+            config.hostname.clone()
+        };
+        PodSpec { config, runtime_handler: handler, created_at: now(), hostname, cgroup_parent }
+    }
+
+    async fn fork_monitor(
+        self: &Arc<Self>,
+        id: &PodId,
+        spec: &PodSpec,
+        dir: &Path,
+        undo: &mut Undo,
+    ) -> Result<PodNamespaces, Error> {
+        let options = spec.namespaces();
+        let private = |mode: NamespaceMode| mode != NamespaceMode::Node;
+        let request = PodMonitor {
+            pod: id.clone(),
+            socket: dir.join("monitor.sock"),
+            hostname: private(options.network()).then(|| spec.hostname.clone()),
+            private_net: private(options.network()),
+            private_ipc: private(options.ipc()),
+            private_uts: private(options.network()),
+            shared_pid: options.pid() == NamespaceMode::Pod,
+            sysctls: sysctls(spec),
+            shm_bytes: private(options.ipc()).then_some(SHM_BYTES),
+        };
+        let engine = self.clone();
+        let of_undo = id.clone();
+        undo.push("end the pod's monitor", move || async move { engine.end_monitor(&of_undo).await });
+        let (client, namespaces, events) = self.spawner.fork_monitor(request).await.map_err(of_pod(id))?;
+        let monitor = self.monitors.insert(id.clone(), client);
+        self.follow(id.clone(), monitor, events);
+        Ok(namespaces)
+    }
+
+    /// Gives the pod its addresses; in the host's network it has none.
+    async fn attach(
+        self: &Arc<Self>,
+        id: &PodId,
+        namespaces: PodNamespaces,
+        undo: &mut Undo,
+    ) -> Result<Vec<std::net::IpAddr>, Error> {
+        let (Some(netns), Some(netlink)) = (namespaces.netns, namespaces.netlink) else { return Ok(Vec::new()) };
+        let engine = self.clone();
+        let of_undo = id.clone();
+        undo.push("release the pod's addresses", move || async move { Ok(engine.network.remove(&of_undo).await?) });
+        let attachment = self.network.add(id, netns.as_fd(), netlink).await?;
+        Ok(attachment.ips().collect())
+    }
+}
+
+/// What the pod network needs first, then what was asked for, so that the request has the last word.
+fn sysctls(spec: &PodSpec) -> Vec<(String, String)> {
+    let needed = if spec.host_network() { &[][..] } else { network::POD_SYSCTLS };
+    let mut sysctls: Vec<(String, String)> =
+        needed.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    let asked = spec.config.linux.as_ref().map(|linux| linux.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let mut asked: Vec<_> = asked.into_iter().flatten().collect();
+    asked.sort();
+    sysctls.extend(asked);
+    sysctls
+}
+
+fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
+    let invalid = |field, reason| Err(Error::Invalid { field, reason });
+    if !handler.is_empty() {
+        return invalid("runtime_handler", format!("{handler:?} is not configured; only the default handler \"\" is"));
+    }
+    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
+        return invalid("config.log_directory", format!("{:?} is not an absolute path", config.log_directory));
+    }
+    let options = namespace_options(config);
+    if options.network() == NamespaceMode::Target || options.network() == NamespaceMode::Container {
+        let reason = format!("{:?} is not a mode for a pod's network: POD or NODE", options.network());
+        return invalid("linux.security_context.namespace_options.network", reason);
+    }
+    if options.pid() == NamespaceMode::Target {
+        let reason = "TARGET is for containers, a pod has nothing to target".to_owned();
+        return invalid("linux.security_context.namespace_options.pid", reason);
+    }
+    if let Some(user) = &options.userns_options
+        && user.mode() != NamespaceMode::Node
+    {
+        let reason = format!("{:?} is not supported yet; only NODE is", user.mode());
+        return invalid("linux.security_context.namespace_options.userns_options.mode", reason);
+    }
+    if let Some(linux) = &config.linux {
+        let (host_network, host_ipc) = (options.network() == NamespaceMode::Node, options.ipc() == NamespaceMode::Node);
+        for (key, value) in &linux.sysctls {
+            sysctl::check(key, value, host_network, host_ipc)
+                .map_err(|error| Error::Invalid { field: "linux.sysctls", reason: error.to_string() })?;
+        }
+        if linux.cgroup_parent.split('/').any(|part| part == "..") {
+            return invalid("linux.cgroup_parent", format!("{:?} must not contain \"..\"", linux.cgroup_parent));
+        }
+    }
+    Ok(())
+}
+
+/// The files that the pod's containers see in /etc unless they mount their own.
+fn write_pod_files(dir: &Path, spec: &PodSpec, addresses: &[std::net::IpAddr]) -> Result<(), Error> {
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|source| Error::Io { op: "write", path, source })
+    };
+    write("hostname", &dns::hostname(&spec.hostname)?)?;
+    write("resolv.conf", &dns::resolv_conf(spec.config.dns_config.as_ref(), &dns::host_resolv_conf())?)?;
+    let hosts = if spec.host_network() {
+        std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+    } else {
+        dns::hosts(addresses, &spec.hostname)?
+    };
+    write("hosts", &hosts)
+}
+
+impl Engine {
+    /// Ends the pod's monitor and with it every process of the pod and its namespaces. Without one there is nothing
+    /// to end.
+    pub(super) async fn end_monitor(&self, id: &PodId) -> Result<(), Error> {
+        let Some(monitor) = self.monitors.take(id) else { return Ok(()) };
+        match monitor.client.shutdown().await {
+            // Gone already: that is what was asked for.
+            Err(MonitorError::Lost) | Ok(()) => Ok(()),
+            Err(error) => Err(of_pod(id)(error)),
+        }
+    }
+
+    /// Runs the file work of a verb off the runtime's thread.
+    pub(super) async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Engine) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let engine = self.clone();
+        blocking(move || work(&engine)).await
+    }
+}

@@ -1,0 +1,93 @@
+//! A netlink socket as such: datagrams out, answers in. What the datagrams mean is its users' business.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_domain, socket_protocol};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+
+use super::NetlinkError;
+use super::reply::{Frame, frames};
+
+/// The kernel answers with datagrams of at most 32 KiB (netlink_dump caps them there).
+const RECEIVE_BUFFER: usize = 32 << 10;
+/// The kernel answers before the send returns; waiting means that an answer was lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Explanations in acknowledgements (netlink(7), `NETLINK_EXT_ACK`); neither rustix nor nix names it.
+#[derive(Clone, Copy)]
+struct ExtAck;
+nix::setsockopt_impl!(ExtAck, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, bool, nix::sys::socket::sockopt::SetBool);
+
+/// Acknowledgements without the request's payload (netlink(7), `NETLINK_CAP_ACK`).
+#[derive(Clone, Copy)]
+struct CapAck;
+nix::setsockopt_impl!(CapAck, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, bool, nix::sys::socket::sockopt::SetBool);
+
+/// An open socket with its receive buffer.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Transport {
+    /// A socket in the calling thread's network namespace.
+    pub(crate) fn open(protocol: Option<Protocol>) -> Result<Self, NetlinkError> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
+            .map_err(|errno| failed("socket", errno))?;
+        Self::from_fd(fd, protocol)
+    }
+
+    /// Takes over a socket that must be of the protocol.
+    pub(crate) fn from_fd(fd: OwnedFd, protocol: Option<Protocol>) -> Result<Self, NetlinkError> {
+        let family = socket_domain(&fd).map_err(|errno| failed("getsockopt(SO_DOMAIN)", errno))?;
+        let found = socket_protocol(&fd).map_err(|errno| failed("getsockopt(SO_PROTOCOL)", errno))?;
+        if family != AddressFamily::NETLINK || found != protocol {
+            return Err(NetlinkError::NotRoute);
+        }
+        // Both options only make answers better or shorter; kernels before 4.12 lack them.
+        let _ = nix::sys::socket::setsockopt(&fd, ExtAck, &true);
+        let _ = nix::sys::socket::setsockopt(&fd, CapAck, &true);
+        set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))
+            .map_err(|errno| failed("setsockopt(SO_RCVTIMEO)", errno))?;
+        Ok(Self { fd, buffer: vec![0; RECEIVE_BUFFER] })
+    }
+
+    /// Sends one datagram. The kernel has dealt with it when this returns.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        let sent = send(&self.fd, bytes, SendFlags::empty()).map_err(|errno| failed("send", errno))?;
+        match sent == bytes.len() {
+            true => Ok(()),
+            false => Err(NetlinkError::Socket { operation: "send", source: io::ErrorKind::WriteZero.into() }),
+        }
+    }
+
+    /// One datagram, handed to `each` message by message.
+    pub(crate) fn receive(
+        &mut self,
+        what: &str,
+        mut each: impl FnMut(Frame<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        let (_, length) = loop {
+            match recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => break other.map_err(|errno| failed("recv", errno))?,
+            }
+        };
+        let datagram = self.buffer.get(..length).ok_or_else(|| malformed(what, "datagram over 32 KiB"))?;
+        frames(datagram).map_err(|reason| malformed(what, reason))?.into_iter().try_for_each(&mut each)
+    }
+}
+
+fn failed(operation: &'static str, errno: rustix::io::Errno) -> NetlinkError {
+    NetlinkError::Socket { operation, source: errno.into() }
+}
+
+pub(crate) fn refused(what: &str, errno: i32, detail: Option<String>) -> NetlinkError {
+    NetlinkError::Refused { what: what.into(), detail, source: io::Error::from_raw_os_error(errno) }
+}
+
+pub(crate) fn malformed(what: &str, reason: impl Into<String>) -> NetlinkError {
+    NetlinkError::Malformed { what: what.into(), reason: reason.into() }
+}
