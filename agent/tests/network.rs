@@ -364,6 +364,18 @@ fn one_family_alone_works() {
 }
 
 #[test]
+fn a_pod_that_turns_ipv6_off_does_without() {
+    in_own_host("a_pod_that_turns_ipv6_off_does_without", |host: TestHost| async move {
+        let network = host.open().await;
+        let pod = host.pod();
+        pod.run(|| fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap());
+        let attachment = pod.attach(&network).await;
+        assert_eq!((attachment.addresses.len(), attachment.gateways.len(), host.leases()), (1, 1, 1));
+        pod.ping(attachment.gateways[0]);
+    });
+}
+
+#[test]
 fn the_mtu_is_the_uplinks() {
     in_own_host("the_mtu_is_the_uplinks", |host: TestHost| async move {
         let _outside = host.uplink();
@@ -505,6 +517,14 @@ fn measure_add() {
                 network.add(&pod.id, pod.netns(), netlink).await.unwrap();
                 adds.push(start.elapsed());
             }
+            let mut publishes = Vec::new();
+            let attachment = pods[0].attach(&network).await;
+            for (number, pod) in (20000..).zip(&pods) {
+                let start = Instant::now();
+                network.publish(&pod.id, &attachment, vec![port("", number)]).await.unwrap();
+                publishes.push(start.elapsed());
+            }
+            println!("berth, {existing} pods: publish a host port {}", median(publishes));
             for pod in &pods {
                 let start = Instant::now();
                 network.remove(&pod.id).await.unwrap();

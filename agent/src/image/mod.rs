@@ -34,6 +34,7 @@ mod registry;
 mod store;
 
 pub use config::ImageConfig;
+pub(crate) use error::chain;
 pub use error::{ErrorKind, ImageError};
 pub use image::{FsUsage, Image};
 pub use progress::{LayerSize, Progress, ProgressSender};

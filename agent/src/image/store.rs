@@ -73,8 +73,9 @@ impl ImageStore {
     /// See [`ImageError::kind`].
     pub async fn pull(self: &Arc<Self>, request: PullRequest) -> Result<Digest, ImageError> {
         let reference: Reference = request.reference.parse()?;
-        let key = (reference.canonical(), request.auth.clone());
-        let (store, auth) = (self.clone(), request.auth);
+        let auth = request.auth.filter(Auth::says_something);
+        let key = (reference.canonical(), auth.clone());
+        let store = self.clone();
         let start = |operation| pull::run(store, reference, auth, operation);
         self.pulls.join(key, request.progress.map(Listener::Sender), start).await
     }

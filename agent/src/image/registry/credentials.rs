@@ -35,28 +35,8 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// From a CRI request; `None` where it says nothing.
-    ///
-    /// # Errors
-    /// `auth` that is not the base64 of `user:password`.
-    pub fn from_cri(config: &cri_api::v1::AuthConfig) -> Result<Option<Self>, ImageError> {
-        let mut auth = Self {
-            username: config.username.clone(),
-            password: config.password.clone(),
-            identity_token: config.identity_token.clone(),
-            registry_token: config.registry_token.clone(),
-            server_address: config.server_address.clone(),
-        };
-        if auth.username.is_empty() && !config.auth.is_empty() {
-            (auth.username, auth.password) = decode_pair(&config.auth).ok_or_else(|| ImageError::InvalidArgument {
-                field: "auth.auth",
-                reason: "it is not the base64 of user:password".to_owned(),
-            })?;
-        }
-        Ok(auth.says_something().then_some(auth))
-    }
-
-    fn says_something(&self) -> bool {
+    /// False: it is as good as none.
+    pub(crate) fn says_something(&self) -> bool {
         !(self.username.is_empty() && self.identity_token.is_empty() && self.registry_token.is_empty())
     }
 
@@ -195,21 +175,6 @@ mod tests {
         assert!(found(config, "r.io", "x").unwrap_err().contains("docker-credential-ecr-login"));
         assert!(found(config, "other.io", "x").unwrap_err().contains("docker-credential-pass"));
         assert_eq!(found(config, "third.io", "x"), Ok(None));
-    }
-
-    #[test]
-    fn a_request_brings_a_pair_a_token_or_nothing() {
-        let cri = |auth: &str, token: &str| {
-            Auth::from_cri(&cri_api::v1::AuthConfig {
-                auth: auth.into(),
-                registry_token: token.into(),
-                ..Default::default()
-            })
-        };
-        assert_eq!(cri("dTpwOnc=", "").unwrap().map(|a| (a.username, a.password)), Some(("u".into(), "p:w".into())));
-        assert!(cri("", "t").unwrap().is_some());
-        assert!(cri("", "").unwrap().is_none());
-        assert!(cri("!", "").unwrap_err().to_string().contains("auth.auth"));
     }
 
     #[test]

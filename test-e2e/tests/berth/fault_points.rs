@@ -1,0 +1,99 @@
+//! The agent is killed at each of its fault points in turn, started again, and has to finish or undo what it had begun.
+//! Needs an agent built with `--features fault-points`.
+
+use test_e2e::fixture::Fixture;
+use test_e2e::image::{self, Compression, Format, Layer};
+use test_e2e::leaks::Census;
+use test_e2e::spec;
+use tonic::Status;
+
+use crate::recovery::nothing_more_than;
+
+#[tokio::test]
+async fn a_crash_at_every_step_is_recovered_from() {
+    let mut e2e = Fixture::own("faults").await;
+    let machine = e2e.machine.clone();
+    let points = e2e.agent().fault_points().expect("berth debug fault-points");
+    assert!(!points.is_empty(), "the agent has no fault points; build it with --features fault-points");
+    let mut layer = Layer::new();
+    layer.file("fault-points", b"", 0o644).expect("file");
+    let image = image::busybox(Format::Oci).expect("busybox");
+    let image = image.layer(layer.finish(Compression::Gzip).expect("layer")).build();
+    let reference = e2e.registry().push("e2e/faults", "1", &image).expect("push");
+
+    // Once undisturbed: what is made on first use is there before the census.
+    life(&e2e, &reference, 0).await.expect("an undisturbed life");
+    let before = Census::take(&machine.host, &e2e.agent());
+    for (number, point) in points.iter().enumerate() {
+        eprintln!("fault point {point}");
+        e2e.agent().arm(Some(point)).expect("arm");
+        let interrupted = life(&e2e, &reference, 2 * number as u32 + 1).await;
+        let died = e2e.agent().wait_gone();
+        assert!(died, "{point}: the agent did not come by there; the verbs answered {interrupted:?}");
+        e2e.agent().arm(None).expect("disarm");
+        e2e.agent().launch(&machine.host).unwrap_or_else(|e| panic!("{point}: {e}"));
+        e2e.reconnect().await;
+        // kubelet asks again for the same pod; afterwards it ends whatever it finds.
+        life(&e2e, &reference, 2 * number as u32 + 1).await.unwrap_or_else(|e| panic!("{point}: asked again: {e:?}"));
+        end_all(&e2e, &reference).await.unwrap_or_else(|e| panic!("{point}: clean-up: {e:?}"));
+        nothing_more_than(&e2e, &before).await;
+    }
+}
+
+/// All mutating verbs on one pod, from pulling its image to removing it.
+async fn life(e2e: &Fixture, reference: &str, attempt: u32) -> Result<(), Status> {
+    let client = &e2e.client;
+    client.pull(reference).await?;
+    let mut config = spec::pod("fault", &e2e.machine.folder);
+    let metadata = config.metadata.get_or_insert_default();
+    metadata.uid = "fault-uid".into();
+    metadata.attempt = attempt;
+    config.log_directory = e2e.machine.folder.join("logs/fault").display().to_string();
+    config.linux.get_or_insert_default().cgroup_parent = format!("/{}", e2e.machine.cgroup);
+    std::fs::create_dir_all(&config.log_directory)?;
+    let pod = match existing_pod(e2e, attempt).await? {
+        Some(pod) => pod,
+        None => client.run_pod(config.clone()).await?,
+    };
+    // As kubelet does: a container that an interrupted attempt left is removed, and made anew under its name.
+    for left in client.list_containers(None).await?.into_iter().filter(|left| left.pod_sandbox_id == pod) {
+        client.remove_container(&left.id).await?;
+    }
+    let container =
+        client.create_container(&pod, spec::container("main", reference, &["sleep", "1000"]), config).await?;
+    client.start_container(&container).await?;
+    client.exec(&container, &["true"], 10).await?;
+    client
+        .update_resources(&container, cri_api::v1::LinuxContainerResources { cpu_shares: 100, ..Default::default() })
+        .await?;
+    client.reopen_log(&container).await?;
+    client.stop_container(&container, 0).await?;
+    client.remove_container(&container).await?;
+    client.stop_pod(&pod).await?;
+    client.remove_pod(&pod).await?;
+    client.remove_image(reference).await
+}
+
+/// The ready pod of this attempt, if an earlier try got so far.
+async fn existing_pod(e2e: &Fixture, attempt: u32) -> Result<Option<String>, Status> {
+    let pods = e2e.client.list_pods(None).await?;
+    let ready = cri_api::v1::PodSandboxState::SandboxReady;
+    let ours = pods.into_iter().filter(|pod| pod.metadata.as_ref().is_some_and(|m| m.attempt == attempt));
+    for pod in ours {
+        if pod.state() == ready {
+            return Ok(Some(pod.id));
+        }
+        // Not ready any more: kubelet ends it and runs the pod under the next attempt; here its name is freed.
+        e2e.client.stop_pod(&pod.id).await?;
+        e2e.client.remove_pod(&pod.id).await?;
+    }
+    Ok(None)
+}
+
+async fn end_all(e2e: &Fixture, reference: &str) -> Result<(), Status> {
+    for pod in e2e.client.list_pods(None).await? {
+        e2e.client.stop_pod(&pod.id).await?;
+        e2e.client.remove_pod(&pod.id).await?;
+    }
+    e2e.client.remove_image(reference).await
+}

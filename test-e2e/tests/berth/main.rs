@@ -1,0 +1,9 @@
+//! What Berth promises beyond the CRI: it survives its own death, leaves nothing behind, and costs little. Each test has an
+//! agent of its own; with `CRI_ENDPOINT` they refuse to run.
+
+mod agent;
+mod budgets;
+mod disk;
+mod fault_points;
+mod leaks;
+mod recovery;

@@ -1,0 +1,172 @@
+//! `kill -9` of the agent, and a reboot: what ran runs on, what ended meanwhile is known, nothing is left over.
+
+use std::time::Duration;
+
+use cri_api::v1;
+use test_e2e::cri_log::Stream;
+use test_e2e::fixture::{Fixture, eventually};
+use test_e2e::leaks::Census;
+use test_e2e::process;
+
+/// Kills the agent, runs `meanwhile`, and starts it again.
+async fn crash(e2e: &mut Fixture, meanwhile: impl AsyncFnOnce()) {
+    e2e.agent().kill();
+    meanwhile().await;
+    let machine = e2e.machine.clone();
+    e2e.agent().launch(&machine.host).expect("the agent starts again");
+    e2e.reconnect().await;
+}
+
+#[tokio::test]
+async fn running_containers_run_on() {
+    let mut e2e = Fixture::own("run-on").await;
+    let script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done";
+    let (pod, container) = e2e.run("run-on", &["sh", "-c", script]).await;
+    let (pod_id, id, log, pid) = (pod.id.clone(), container.id.clone(), container.log.clone(), container.pid());
+    let before = (pod.status().await, container.status().await);
+    for _ in 0..3 {
+        crash(&mut e2e, async || tokio::time::sleep(Duration::from_millis(300)).await).await;
+        assert!(process::is_alive(pid), "the process is the same");
+        let after = (
+            e2e.client.pod_status(&pod_id).await.expect("known"),
+            e2e.client.container_status(&id).await.expect("known"),
+        );
+        assert_eq!(after, before, "and so is everything that is told about it");
+    }
+    let exec = e2e.client.exec(&id, &["echo", "hi"], 10).await.expect("exec works");
+    assert_eq!(exec.stdout.as_ref(), b"hi\n");
+    e2e.client.stop_container(&id, 0).await.expect("stop works");
+    let text = test_e2e::cri_log::Log::read(&log).written(Stream::Stdout).expect("well-formed");
+    let text = String::from_utf8(text).expect("digits");
+    for (expected, line) in text.lines().enumerate() {
+        assert_eq!(line, expected.to_string(), "the log has a gap");
+    }
+    assert!(text.lines().count() > 50);
+}
+
+#[tokio::test]
+async fn exits_meanwhile_are_known() {
+    let mut e2e = Fixture::own("exits").await;
+    let pod = e2e.pod("exits").await;
+    let wait = "while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 7";
+    let volume = e2e.folder("go");
+    let mount = test_e2e::spec::bind(&volume, "/tmp", false);
+    let container = pod.start_with("main", &["sh", "-c", wait], |config| config.mounts = vec![mount]).await;
+    let oom = pod
+        .start_with(
+            "oom",
+            &["sh", "-c", &format!("{wait} & while [ ! -e /go/go ]; do sleep 0.02; done; exec tail /dev/zero")],
+            |config| {
+                config.mounts = vec![test_e2e::spec::bind(&volume, "/go", false)];
+                test_e2e::spec::resources(config).memory_limit_in_bytes = 24 << 20;
+                test_e2e::spec::resources(config).memory_swap_limit_in_bytes = 24 << 20;
+            },
+        )
+        .await;
+    let (id, oom_id, pid) = (container.id.clone(), oom.id.clone(), container.pid());
+    let (oom_pid, mut window) = (oom.pid(), (0, 0));
+    crash(&mut e2e, async || {
+        window.0 = now();
+        std::fs::write(volume.join("go"), "").expect("go");
+        eventually("both exit", async || (!process::is_alive(pid) && !process::is_alive(oom_pid)).then_some(())).await;
+        window.1 = now();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    })
+    .await;
+    let status = e2e.client.container_status(&id).await.expect("known");
+    assert_eq!((status.state(), status.exit_code, status.reason.as_str()), (exited(), 7, "Error"));
+    let slack = 200_000_000;
+    assert!((window.0..=window.1 + slack).contains(&status.finished_at), "{window:?} {}", status.finished_at);
+    let status = e2e.client.container_status(&oom_id).await.expect("known");
+    assert_eq!((status.state(), status.exit_code, status.reason.as_str()), (exited(), 137, "OOMKilled"));
+}
+
+#[tokio::test]
+async fn every_state_is_taken_over_and_can_be_ended() {
+    let mut e2e = Fixture::own("states").await;
+    let machine = e2e.machine.clone();
+    let before = Census::take(&machine.host, &e2e.agent());
+    let running = e2e.pod("running").await;
+    let created = running.create_with("created", &["sleep", "1000"], |_| {}).await.id;
+    let alive = running.start("alive", &["sleep", "1000"]).await.id;
+    let done = running.start("done", &["false"]).await;
+    done.wait_exit().await;
+    let (done, running) = (done.id, running.id);
+    let stopped = e2e.pod("stopped").await.id;
+    e2e.client.stop_pod(&stopped).await.expect("stop");
+    crash(&mut e2e, async || ()).await;
+
+    let state = async |id: &str| e2e.client.container_status(id).await.expect("known").state();
+    assert_eq!(state(&created).await, v1::ContainerState::ContainerCreated);
+    assert_eq!(state(&alive).await, v1::ContainerState::ContainerRunning);
+    assert_eq!(state(&done).await, exited());
+    let pod_state = async |id: &str| e2e.client.pod_status(id).await.expect("known").state();
+    assert_eq!(pod_state(&running).await, v1::PodSandboxState::SandboxReady);
+    assert_eq!(pod_state(&stopped).await, v1::PodSandboxState::SandboxNotready);
+    e2e.client.start_container(&created).await.expect("a created container still starts");
+    for pod in [running, stopped] {
+        e2e.client.stop_pod(&pod).await.expect("stop");
+        e2e.client.remove_pod(&pod).await.expect("remove");
+    }
+    nothing_more_than(&e2e, &before).await;
+}
+
+#[tokio::test]
+async fn a_reboot_leaves_images_and_nothing_else() {
+    let mut e2e = Fixture::own("reboot").await;
+    let machine = e2e.machine.clone();
+    let before = Census::take(&machine.host, &e2e.agent());
+    for name in ["one", "two"] {
+        let (_pod, container) = e2e.run(name, &["sleep", "1000"]).await;
+        container.sh("echo x > /written").await;
+    }
+    // Power off: every process of the node but the registry, and all that a tmpfs held.
+    e2e.agent().kill();
+    let registry = |pid: &i32| process::read(*pid).is_some_and(|process| process.name.starts_with("docker-registry"));
+    loop {
+        let others: Vec<i32> =
+            process::descendants(machine.host.pid()).into_iter().filter(|pid| !registry(pid)).collect();
+        if others.is_empty() {
+            break;
+        }
+        for pid in others {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    std::fs::remove_dir_all(&e2e.agent().run_root).expect("empty /run");
+    e2e.agent().launch(&machine.host).expect("boots");
+    e2e.reconnect().await;
+
+    assert!(e2e.client.list_pods(None).await.expect("list").is_empty());
+    assert!(e2e.client.list_containers(None).await.expect("list").is_empty());
+    let image = e2e.client.image_status(e2e.busybox()).await.expect("status");
+    assert!(image.is_some(), "images are on disk");
+    nothing_more_than(&e2e, &before).await;
+    let (_pod, container) = e2e.run("after", &["sleep", "1000"]).await;
+    assert_eq!(container.sh("ls /written 2>/dev/null; true").await, "");
+}
+
+/// Waits until nothing is left that was not there before: namespaces and interfaces die a moment after their pod.
+pub(crate) async fn nothing_more_than(e2e: &Fixture, before: &Census) {
+    let mut left = None;
+    for _ in 0..500 {
+        let difference = Census::take(&e2e.machine.host, &e2e.agent()).more_than(before);
+        if difference.is_empty() {
+            return;
+        }
+        left = Some(difference);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    if let Some(left) = left {
+        panic!("{left}");
+    }
+}
+
+fn exited() -> v1::ContainerState {
+    v1::ContainerState::ContainerExited
+}
+
+fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i64)
+}
