@@ -1,6 +1,8 @@
 //! `berth serve` as a process: one agent a state, the socket, the service manager, a stop and a crash. Needs root; each
 //! agent has folders, cgroups and a network namespace of its own.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -71,12 +73,26 @@ impl Host {
 }
 
 impl Drop for Host {
+    /// A test that failed leaves its pods' monitors: they are killed with their cgroup.
     fn drop(&mut self) {
-        for suffix in ["", "-pods"] {
-            for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-                let _ = std::fs::remove_dir(hierarchy.path().join(format!("{}{suffix}", self.name)));
+        let base = Path::new("/sys/fs/cgroup");
+        let folders = std::fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
+        let hierarchies: Vec<_> = folders.chain([base.to_owned()]).collect();
+        for cgroup in [self.name.clone(), format!("{}-pods", self.name)] {
+            for hierarchy in &hierarchies {
+                let _ = std::fs::write(hierarchy.join(&cgroup).join("cgroup.kill"), "1");
             }
-            let _ = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(format!("{}{suffix}", self.name)));
+            for folder in hierarchies.iter().map(|hierarchy| hierarchy.join(&cgroup)) {
+                // EBUSY until the last of the killed is reaped.
+                for _ in 0..50 {
+                    match std::fs::remove_dir(&folder) {
+                        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                            std::thread::sleep(Duration::from_millis(20));
+                        }
+                        _ => break,
+                    }
+                }
+            }
         }
     }
 }
