@@ -74,6 +74,20 @@ async fn a_layer_with_another_blobs_content() {
 }
 
 #[tokio::test]
+async fn a_layer_that_is_compressed_otherwise() {
+    let fixture = Fixture::new();
+    let server = Server::start();
+    let tar = files(&[("x", &noise(10_000, 12))]);
+    let mut image = Image::gzip(std::slice::from_ref(&tar));
+    // The same content in another form: only the blob's own digest can tell.
+    let other = crate::build::compress(&tar, Compression::GzipTwice);
+    image.edit_manifest(|m| m["layers"][0]["size"] = other.len().into());
+    image.blobs.insert(image.layers[0].clone(), other);
+    let error = fixture.refused(&server.push("app", "1", &image)).await;
+    assert!(error.to_string().starts_with("layer blob: the content's digest"), "{error}");
+}
+
+#[tokio::test]
 async fn a_layer_that_the_configuration_does_not_know() {
     let fixture = Fixture::new();
     let server = Server::start();

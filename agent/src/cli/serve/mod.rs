@@ -23,6 +23,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 use super::checks::{Check, Facts, Level, evaluate};
 use super::flags::ServeFlags;
+use crate::admin;
 use crate::config::{CgroupDriver, Config, ConfigError};
 use crate::cri::{self, Observe, Readiness};
 use crate::telemetry::{self, LogError, MetricsError, MetricsServer, Rpcs};
@@ -106,7 +107,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
         tokio::spawn(server.run());
     }
 
-    let readiness = Readiness::default();
+    let (readiness, images) = (Readiness::default(), admin::Images::default());
     let driver = match config.cgroups.driver {
         CgroupDriver::Cgroupfs => CriCgroupDriver::Cgroupfs,
         CgroupDriver::Systemd => CriCgroupDriver::Systemd,
@@ -115,7 +116,8 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
     let router = tonic::transport::Server::builder()
         .layer(observe.clone())
         .add_service(cri::runtime_service(readiness.clone(), driver))
-        .add_service(cri::image_service(readiness.clone()));
+        .add_service(cri::image_service(readiness.clone()))
+        .add_service(admin::service(images.clone()));
     let mut server = tokio::spawn(async move {
         let told = async move { draining.await.unwrap_or(()) };
         router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), told).await
@@ -124,7 +126,11 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
 
     let started = Instant::now();
     tokio::select! {
-        engine = engine::start(&config) => readiness.open(engine?),
+        engine = engine::start(&config) => {
+            let engine = engine?;
+            images.open(engine.images().clone());
+            readiness.open(engine);
+        }
         () = stop.wait() => {
             tracing::info!("told to stop before recovery was done");
             return Ok(());
