@@ -67,9 +67,9 @@ where
     }
 
     fn call(&mut self, request: hyper::Request<Body>) -> Self::Future {
-        let Some((index, method)) = methods::find(request.uri().path()) else {
-            return Box::pin(self.inner.call(request));
-        };
+        // Other services on the socket are told of too; the metrics have no row for them.
+        let path = request.uri().path();
+        let (index, method) = methods::find(path).unwrap_or((usize::MAX, path));
         let span =
             tracing::info_span!("rpc", method, pod = field::Empty, container = field::Empty, image = field::Empty);
         let pending = Pending::begin(self.rpcs.clone(), index, span.clone());
