@@ -5,6 +5,8 @@
 mod checks;
 /// `berth config`.
 mod config;
+/// `berth debug`.
+mod debug;
 /// `berth doctor`.
 mod doctor;
 /// Flags that several commands take.
@@ -37,6 +39,9 @@ enum Command {
     /// Print or check a configuration file
     #[command(subcommand)]
     Config(config::Action),
+    /// Tell the tests about this build
+    #[command(subcommand, hide = true)]
+    Debug(debug::Action),
     /// Print the version
     Version,
 }
@@ -58,6 +63,10 @@ pub fn main() -> ExitCode {
         Command::Serve(flags) => serve::run(flags).map_err(Failure::from),
         Command::Doctor(flags) => doctor::run(flags),
         Command::Config(action) => config::run(action).map_err(Failure::from),
+        Command::Debug(action) => {
+            debug::run(action);
+            Ok(())
+        }
         Command::Version => {
             println!("berth {}", env!("CARGO_PKG_VERSION"));
             Ok(())
