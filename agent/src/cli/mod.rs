@@ -5,6 +5,8 @@
 mod checks;
 /// `berth config`.
 mod config;
+/// `berth debug`.
+mod debug;
 /// `berth doctor`.
 mod doctor;
 /// Flags that several commands take.
@@ -41,6 +43,9 @@ enum Command {
     Config(config::Action),
     /// Pull, import, list and remove images
     Image(image::ImageArguments),
+    /// Tell the tests about this build
+    #[command(subcommand, hide = true)]
+    Debug(debug::Action),
     /// Print the version
     Version,
 }
@@ -65,6 +70,10 @@ pub fn main() -> ExitCode {
         Command::Doctor(flags) => doctor::run(flags),
         Command::Config(action) => config::run(action).map_err(Failure::from),
         Command::Image(arguments) => image::run(arguments).map_err(Failure::from),
+        Command::Debug(action) => {
+            debug::run(action);
+            Ok(())
+        }
         Command::Version => {
             println!("berth {}", env!("CARGO_PKG_VERSION"));
             Ok(())
