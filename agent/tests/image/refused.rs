@@ -252,6 +252,10 @@ async fn a_decompression_bomb() {
     let error = fixture.refused(&server.push("bomb", "1", &image)).await;
     assert_eq!(error.kind(), ErrorKind::Exhausted);
     assert!(error.to_string().contains("unpacked size"), "{error}");
+    // No file, only endless padding.
+    let padding = Image::gzip(&[vec![0; 13 << 20]]);
+    let error = fixture.refused(&server.push("bomb", "3", &padding)).await;
+    assert!(error.to_string().contains("decompressed size"), "{error}");
     let many: Vec<String> = (0..60).map(|n| format!("f{n}")).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b""[..])).collect();
     let error = fixture.refused(&server.push("bomb", "2", &Image::gzip(&[files(&many)]))).await;
