@@ -188,7 +188,7 @@ impl Error {
             Self::Host(source) => asked_for(&source.source),
             Self::Open(source) => asked_for(&source.source),
             Self::Cgroup(source) => cgroup_kind(source),
-            Self::Network(source) => network_kind(source),
+            Self::Network(source) => source.kind(),
             Self::Monitor { source, .. } => monitor_kind(source),
             Self::Joined(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
@@ -243,15 +243,6 @@ fn cgroup_kind(error: &CgroupError) -> ErrorKind {
     }
 }
 
-fn network_kind(error: &NetworkError) -> ErrorKind {
-    match error {
-        NetworkError::InvalidCidr(_) => ErrorKind::InvalidArgument,
-        NetworkError::NotReady(_) => ErrorKind::Unavailable,
-        NetworkError::Store(cni::ipam::StoreError::Exhausted { .. }) => ErrorKind::ResourceExhausted,
-        _ => ErrorKind::Internal,
-    }
-}
-
 /// Init works on what the request and the image name: what it does not find is the request's mistake.
 fn monitor_kind(error: &MonitorError) -> ErrorKind {
     match error {
@@ -268,8 +259,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        // Some libraries tell their cause both in their own text and as their source.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     text

@@ -40,6 +40,7 @@ mod stop_pod;
 mod undo;
 
 use std::collections::HashSet;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -127,9 +128,13 @@ impl Engine {
     /// An engine that knows no pod yet; `recover` comes first.
     ///
     /// # Errors
-    /// When the folders of the records cannot be made.
+    /// When the agent's folders cannot be made.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
         let Parts { paths, images, network, spawner, cgroups, cgroup_parent, host } = parts;
+        for dir in [paths.container_layers(), paths.trash()] {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+            made.map_err(|source| Error::Io { op: "make", path: dir, source })?;
+        }
         Ok(Arc::new(Self {
             state: State::open(&paths.run_root)?,
             images,

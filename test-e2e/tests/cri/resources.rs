@@ -71,19 +71,6 @@ async fn a_kill_is_not_an_oom_kill() {
 }
 
 #[tokio::test]
-async fn limits_can_be_updated() {
-    let e2e = Fixture::shared().await;
-    let (_pod, container) =
-        e2e.run_with("update", &["sleep", "1000"], |config| resources(config).memory_limit_in_bytes = 64 << 20).await;
-    for mebibytes in [128_i64, 32] {
-        let linux = v1::LinuxContainerResources { memory_limit_in_bytes: mebibytes << 20, ..Default::default() };
-        e2e.client.update_resources(&container.id, linux).await.expect("update");
-        let now = limit(&container, "memory", "memory.limit_in_bytes", "memory.max");
-        assert_eq!(now, (mebibytes << 20).to_string());
-    }
-}
-
-#[tokio::test]
 async fn devices_are_denied_unless_given() {
     let e2e = Fixture::shared().await;
     let (path, node) = ungiven_device();

@@ -46,14 +46,20 @@ pub enum SpecError {
         reason: &'static str,
     },
     /// `capabilities`.
-    #[error("linux.security_context.capabilities: {0}")]
+    #[error("linux.security_context.capabilities")]
     Capability(#[from] UnknownCapability),
     /// The user or a group.
     #[error(transparent)]
     User(#[from] UserError),
-    /// The seccomp profile.
-    #[error("seccomp profile: {0}")]
-    Seccomp(#[from] ProfileError),
+    /// The localhost seccomp profile.
+    #[error("linux.security_context.seccomp: the profile {path:?} cannot be used")]
+    Seccomp {
+        /// Its file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: ProfileError,
+    },
 }
 
 /// Shorthand for `SpecError::Invalid`.

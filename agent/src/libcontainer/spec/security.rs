@@ -77,7 +77,8 @@ pub(super) fn seccomp(input: &SpecInput<'_>) -> Result<Option<LinuxSeccomp>, Spe
             let Some(json) = input.seccomp_profile else {
                 return Err(invalid("linux.security_context.seccomp", path, "is a profile that was not read"));
             };
-            Some(seccomp::load_profile(json, &context)?)
+            let profile = seccomp::load_profile(json, &context);
+            Some(profile.map_err(|source| SpecError::Seccomp { path, source })?)
         }
     })
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+pub use crate::libcontainer::cgroup::CgroupFds;
 use crate::libcontainer::plan::{InitPlan, ProcessPlan};
 use crate::model::{ContainerId, PodId};
 pub use crate::monitor::protocol::{ContainerState, ExitRecord, MonitorState, Phase};
@@ -39,17 +40,6 @@ pub struct PodNamespaces {
     pub netns: Option<OwnedFd>,
     /// A NETLINK_ROUTE socket that lives in it, so that the agent never has to enter it.
     pub netlink: Option<OwnedFd>,
-}
-
-/// A container's cgroup as the monitor uses it.
-#[derive(Debug, Default)]
-pub struct CgroupFds {
-    /// Its folder in the unified hierarchy: entered by CLONE_INTO_CGROUP, killed by cgroup.kill.
-    pub unified: Option<OwnedFd>,
-    /// cgroup.procs of its folder in each v1 hierarchy, open for writing.
-    pub v1_procs: Vec<OwnedFd>,
-    /// The folder with memory.events (v2) or memory.oom_control (v1), for exact OOM detection.
-    pub memory: Option<OwnedFd>,
 }
 
 /// Where a container's output goes.
