@@ -1,4 +1,5 @@
 //! The monitor with real containers: needs root. Everything is in folders, cgroups and namespaces of its own.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 /// Latencies, printed and not judged: `cargo test --release -p berth --test monitor -- --ignored --nocapture`.
 mod bench;

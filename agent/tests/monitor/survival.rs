@@ -26,7 +26,7 @@ async fn a_new_agent_finds_everything_as_it_was() {
     tokio::time::sleep(Duration::from_millis(600)).await;
     let (monitor, namespaces, events) = Monitor::connect(&socket).await.unwrap();
     let inode = |fd: &std::os::fd::OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
-    assert_eq!(inode(&namespaces.netns.as_ref().unwrap()), inode(&netns));
+    assert_eq!(inode(namespaces.netns.as_ref().unwrap()), inode(&netns));
     let state = monitor.inspect().await.unwrap();
     let phase =
         |id: &berth::model::ContainerId| state.containers.iter().find(|container| container.id == id.as_str()).unwrap();
