@@ -6,6 +6,8 @@ use std::os::unix::fs::symlink;
 use berth::libcontainer::plan::{
     Action, MakeDir, MountFs, MountSource, MoveMount, PathStep, SetMountAttr, Sysctl, Unit,
 };
+use berth::libcontainer::plan::{FdSource, Missing};
+use berth::libcontainer::run;
 use berth::monitor::client::MonitorError;
 
 use crate::support::{CAPABILITIES, Sandbox, bind, step};
@@ -157,4 +159,36 @@ async fn containers_of_a_pod_share_memory_and_a_host_name() {
     })));
     let Err(MonitorError::Init { path, .. }) = pod.create(&lost).await else { panic!() };
     assert_eq!(path, "/nothing");
+}
+
+#[tokio::test]
+async fn layers_are_stacked_in_order_and_a_missing_source_is_made() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let mut container = pod.container("cat /which; ls /volume; touch /volume/x");
+    let layers: Vec<_> = (0..100).map(|n| sandbox.dir.path().join(format!("a layer, with: odd \\ name {n}"))).collect();
+    for (n, layer) in layers.iter().enumerate() {
+        fs::create_dir(layer).unwrap();
+        fs::write(layer.join("which"), format!("{n}\n")).unwrap();
+    }
+    let FdSource::Overlay(overlay) = &mut container.sources[0] else { panic!() };
+    overlay.lower.splice(0..0, layers);
+    let volume = sandbox.dir.path().join("not/there/yet");
+    let mut source = bind(&volume);
+    let FdSource::Bind(bind) = &mut source else { panic!() };
+    bind.missing = Missing::Fail;
+    let error = run::open(&[source.clone()]).unwrap_err();
+    assert_eq!(error.path, volume);
+    assert_eq!(error.source.raw_os_error(), Some(libc::ENOENT));
+    let FdSource::Bind(bind) = &mut source else { panic!() };
+    (bind.missing, bind.attributes.set) = (Missing::MakeDir, 1);
+    container.sources.push(source);
+    let source = Some(MountSource::Fd(2));
+    container.plan.steps.push(step(Action::MoveMount(MoveMount { source, target: "/volume".to_owned() })));
+    pod.create(&container).await.unwrap();
+    pod.monitor.start(&container.id).await.unwrap();
+    pod.exited(&container).await;
+    let mut lines = pod.log(&container);
+    lines.sort();
+    assert_eq!(lines, ["stderr F touch: /volume/x: Read-only file system", "stdout F 0"]);
 }

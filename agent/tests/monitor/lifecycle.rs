@@ -42,10 +42,7 @@ async fn exec_runs_beside_the_container() {
     let missing = pod.exec_raw(&container, "a", &["/no/such/program"]).await;
     let Err(MonitorError::Init { step, path, errno }) = missing else { panic!("{missing:?}") };
     assert_eq!((step.as_str(), path.as_str(), errno), ("exec", "/no/such/program", libc::ENOENT));
-    assert!(
-        fs::read_dir(&container.cgroup).unwrap().flatten().all(|entry| !entry.path().is_dir()),
-        "exec cgroups stay"
-    );
+    pod.until(|| container.exec_cgroup().is_none()).await;
     let record = pod.monitor.stop(&container.id, SIGTERM, Duration::ZERO).await.unwrap();
     assert_eq!((record.exit_code, record.signal), (137, 9));
     let late = pod.exec_raw(&container, "b", &["/bin/true"]).await;
@@ -167,6 +164,11 @@ async fn a_shared_pid_namespace_has_one_pid_1_and_no_survivors() {
     assert_eq!(pod.exited(&first).await.signal, 9);
     // They are killed before the exit is told; a dying process leaves its cgroup a moment later.
     pod.until(|| cgroup_is_empty(&first.cgroup)).await;
+    let monitor = pod.monitor.pid();
+    let init = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
+    pod.monitor.shutdown().await.unwrap();
+    pod.until(|| fs::read_to_string(format!("/proc/{}/stat", init.trim())).map_or(true, |stat| stat.contains(") Z ")))
+        .await;
 }
 
 #[tokio::test]
