@@ -192,3 +192,33 @@ async fn layers_are_stacked_in_order_and_a_missing_source_is_made() {
     lines.sort();
     assert_eq!(lines, ["stderr F touch: /volume/x: Read-only file system", "stdout F 0"]);
 }
+
+#[tokio::test]
+async fn a_filter_is_loaded_with_and_without_new_privileges() {
+    /// `BPF_RET | BPF_K` SECCOMP_RET_ALLOW.
+    const ALLOW: [u8; 8] = [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f];
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    for (no_new_privileges, uid) in [(true, 0), (true, 1000), (false, 0), (false, 1000)] {
+        let script = "grep -E '^(CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\n\\t'";
+        let mut container = pod.container(script);
+        let process = &mut container.plan.process;
+        (process.seccomp_filter, process.no_new_privileges, process.uid) = (ALLOW.repeat(3), no_new_privileges, uid);
+        // CAP_NET_BIND_SERVICE, which a user other than root keeps only as ambient.
+        let capabilities = &mut process.capabilities;
+        (capabilities.effective, capabilities.permitted) = (1 << 10, 1 << 10);
+        (capabilities.inheritable, capabilities.ambient) = (1 << 10, 1 << 10);
+        capabilities.bounding = 1 << 10;
+        pod.create(&container).await.unwrap();
+        pod.monitor.start(&container.id).await.unwrap();
+        pod.exited(&container).await;
+        let nnp = u8::from(no_new_privileges);
+        let expected = format!("stdout P CapEff:{0:016x}CapAmb:{0:016x}NoNewPrivs:{nnp}Seccomp:2", 1 << 10);
+        assert_eq!(pod.log(&container), [expected], "{no_new_privileges} {uid}");
+    }
+    let mut broken = pod.container("true");
+    broken.plan.process.seccomp_filter = vec![0xff; 16];
+    pod.create(&broken).await.unwrap();
+    let error = pod.monitor.start(&broken.id).await.unwrap_err();
+    assert_eq!(error.to_string(), "load the seccomp filter: Invalid argument (os error 22)");
+}
