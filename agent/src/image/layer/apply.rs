@@ -232,8 +232,12 @@ impl Applier {
     }
 
     fn hard_link(&mut self, path: &EntryPath, entry: &Entry) -> Result<(), TreeError> {
-        let target = EntryPath::parse(&entry.link)
-            .map_err(|_| TreeError::Refused(format!("its hard link to {:?} climbs out of the layer", String::from_utf8_lossy(&entry.link))))?;
+        let target = EntryPath::parse(&entry.link).map_err(|_| {
+            TreeError::Refused(format!(
+                "its hard link to {:?} climbs out of the layer",
+                String::from_utf8_lossy(&entry.link)
+            ))
+        })?;
         if target == *path || target.is_root() {
             return TreeError::refused("the target of its hard link is itself or the root");
         }
