@@ -9,6 +9,8 @@ pub const POINTS: &[&str] = &[
     "create_container.cloned",
     "create_container.created",
     "events.exit_received",
+    "network.leased",
+    "network.linked",
     "remove_container.unmonitored",
     "remove_container.discarded",
     "remove_container.forgotten",

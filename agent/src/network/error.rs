@@ -8,7 +8,7 @@ use cni::ipam::{InvalidRange, StoreError};
 use cni::netlink::NetlinkError;
 
 use super::subnets::InvalidCidr;
-use crate::model::PodId;
+use crate::model::{ErrorKind, PodId};
 
 /// A failure of the pod network.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,18 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
+    /// The kind that a client can react to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidCidr(_) | Self::PortUnreachable { .. } => ErrorKind::InvalidArgument,
+            Self::PortInUse { .. } => ErrorKind::FailedPrecondition,
+            Self::NotReady(_) => ErrorKind::Unavailable,
+            Self::Store(StoreError::Exhausted { .. }) => ErrorKind::ResourceExhausted,
+            Self::RollbackFailed { error, .. } => error.kind(),
+            _ => ErrorKind::Internal,
+        }
+    }
+
     /// A failed file operation.
     pub(super) fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

@@ -188,7 +188,7 @@ impl Error {
             Self::Host(source) => asked_for(&source.source),
             Self::Open(source) => asked_for(&source.source),
             Self::Cgroup(source) => cgroup_kind(source),
-            Self::Network(source) => network_kind(source),
+            Self::Network(source) => source.kind(),
             Self::Monitor { source, .. } => monitor_kind(source),
             Self::Joined(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
@@ -240,15 +240,6 @@ fn cgroup_kind(error: &CgroupError) -> ErrorKind {
         CgroupError::Write { source, .. } | CgroupError::Io { source, .. } => io_kind(source),
         CgroupError::Timeout { .. } => ErrorKind::DeadlineExceeded,
         CgroupError::NoHierarchy => ErrorKind::Unimplemented,
-    }
-}
-
-fn network_kind(error: &NetworkError) -> ErrorKind {
-    match error {
-        NetworkError::InvalidCidr(_) => ErrorKind::InvalidArgument,
-        NetworkError::NotReady(_) => ErrorKind::Unavailable,
-        NetworkError::Store(cni::ipam::StoreError::Exhausted { .. }) => ErrorKind::ResourceExhausted,
-        _ => ErrorKind::Internal,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::fault;
 use crate::libcontainer::spec::sysctl;
 use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
 use crate::monitor::client::{MonitorError, PodMonitor, PodNamespaces};
-use crate::network::{self, dns};
+use crate::network::{self, HostPort, dns};
 use crate::telemetry::phases::Phases;
 
 /// What a pod's /dev/shm holds at most (rules of the CRI: 64 MiB, pod-wide).
@@ -63,7 +63,7 @@ impl Engine {
         fault::point("run_pod.monitor_forked");
         phases.mark("monitor");
 
-        let addresses = self.attach(&id, namespaces, undo).await?;
+        let addresses = self.attach(&id, &spec, namespaces, undo).await?;
         fault::point("run_pod.network_added");
         phases.mark("network");
 
@@ -130,6 +130,7 @@ impl Engine {
     async fn attach(
         self: &Arc<Self>,
         id: &PodId,
+        spec: &PodSpec,
         namespaces: PodNamespaces,
         undo: &mut Undo,
     ) -> Result<Vec<std::net::IpAddr>, Error> {
@@ -138,6 +139,7 @@ impl Engine {
         let of_undo = id.clone();
         undo.push("release the pod's addresses", move || async move { Ok(engine.network.remove(&of_undo).await?) });
         let attachment = self.network.add(id, netns.as_fd(), netlink).await?;
+        self.network.publish(id, &attachment, host_ports(&spec.config)?).await?;
         Ok(attachment.ips().collect())
     }
 }
@@ -154,6 +156,11 @@ fn sysctls(spec: &PodSpec) -> Vec<(String, String)> {
     sysctls
 }
 
+fn host_ports(config: &PodSandboxConfig) -> Result<Vec<HostPort>, Error> {
+    HostPort::of_mappings(&config.port_mappings)
+        .map_err(|error| Error::Invalid { field: "config.port_mappings", reason: error.to_string() })
+}
+
 fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
     let invalid = |field, reason| Err(Error::Invalid { field, reason });
     if !handler.is_empty() {
@@ -162,6 +169,7 @@ fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
     if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
         return invalid("config.log_directory", format!("{:?} is not an absolute path", config.log_directory));
     }
+    host_ports(config)?;
     let options = namespace_options(config);
     if options.network() == NamespaceMode::Target || options.network() == NamespaceMode::Container {
         let reason = format!("{:?} is not a mode for a pod's network: POD or NODE", options.network());

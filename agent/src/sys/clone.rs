@@ -171,7 +171,7 @@ pub fn close_on_exec_above_stdio() -> io::Result<()> {
 ///
 /// # Errors
 /// close_range(2)'s.
-pub fn close_all_but(kept: &OwnedFd, rest: impl FnOnce() -> Infallible) -> io::Result<Infallible> {
+pub fn close_all_but(kept: &OwnedFd, rest: impl FnOnce() -> io::Result<Infallible>) -> io::Result<Infallible> {
     let number = kept.as_raw_fd().unsigned_abs();
     for (first, last) in [(3, number.saturating_sub(1)), (number.saturating_add(1), u32::MAX)] {
         // SAFETY: every other `OwnedFd` becomes invalid, but none of them is used or dropped any more: `rest` does not return
@@ -180,7 +180,7 @@ pub fn close_all_but(kept: &OwnedFd, rest: impl FnOnce() -> Infallible) -> io::R
             return Err(io::Error::last_os_error());
         }
     }
-    match rest() {}
+    rest()
 }
 
 /// Closes every file descriptor. For a process that from here on only waits and never returns to its callers.

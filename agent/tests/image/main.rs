@@ -1,6 +1,9 @@
 //! The image store against real registries, hostile ones, and a real file system. Needs root, and fails without it.
 //! Every test has folders, ports and (where it mounts) a mount namespace of its own.
 
+// A test may stop where it stands.
+#![allow(clippy::unwrap_used)]
+
 mod apply;
 mod build;
 mod docker_registry;

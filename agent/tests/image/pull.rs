@@ -28,7 +28,7 @@ async fn a_real_registry_serves_all_compressions() {
         assert_eq!(fixture.read(&reference, path), Some(content), "{path}");
     }
     let known = fixture.store.resolve(&reference).unwrap();
-    assert_eq!(known.repo_tags, [reference.clone()]);
+    assert_eq!(known.repo_tags, std::slice::from_ref(&reference));
     assert_eq!(known.repo_digests, [format!("{}/team/all@{}", registry.address, digest(&image.manifest))]);
     let sizes: usize = image.blobs.values().map(Vec::len).sum();
     assert_eq!(known.size, sizes as u64);

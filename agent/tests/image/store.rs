@@ -31,7 +31,7 @@ async fn what_was_pulled_is_there_after_a_restart() {
     assert_eq!(known.repo_digests.len(), 2);
     let usage = fixture.store.fs_usage();
     let store = reopen(&fixture);
-    assert_eq!(store.list(), [known.clone()]);
+    assert_eq!(store.list(), std::slice::from_ref(&known));
     assert_eq!(store.resolve(&two), Some(known));
     assert_eq!(store.fs_usage(), usage);
     let root = fixture.dir.path().join("store");

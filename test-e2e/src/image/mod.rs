@@ -5,6 +5,8 @@ use std::io;
 
 use serde_json::{Value, json};
 
+/// Images as one file: OCI archives.
+pub mod archive;
 /// Tar layers and their compression.
 pub mod layer;
 

@@ -382,7 +382,7 @@ async fn strict_errors_have_their_code() {
     let mut group_alone = config("group");
     security(&mut group_alone).run_as_group = int(5);
     assert_eq!(code(create(&pod.id, group_alone).await), Code::InvalidArgument);
-    assert_eq!(code(e2e.client.pull("UPPER/case").await), Code::InvalidArgument);
+    assert_eq!(code(e2e.client.pull("localhost/UPPER/case").await), Code::InvalidArgument);
     let absent = format!("{}/e2e/absent:1", e2e.registry().address);
     assert_eq!(code(e2e.client.pull(&absent).await), Code::NotFound);
 }

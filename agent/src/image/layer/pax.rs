@@ -81,7 +81,7 @@ fn sparse_record(name: &[u8], value: &[u8], extension: &mut Extension) -> Option
         b"numbytes" => push_area(&mut sparse.areas, (sparse.pending_offset.take()?, number(value)?))?,
         b"map" => {
             let numbers: Vec<u64> = value.split(|b| *b == b',').map(number).collect::<Option<_>>()?;
-            if numbers.len() % 2 != 0 {
+            if !numbers.len().is_multiple_of(2) {
                 return None;
             }
             for pair in numbers.chunks_exact(2) {
