@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use berth::libcontainer::plan::{
-    Action, Attributes, Bind, Capabilities, EnterRoot, FdSource, InitPlan, MakeDir, Missing, MountFs, Namespaces,
-    Overlay, PidNamespace, ProcessPlan, Propagation, Step, Upper,
+    Action, Attributes, Bind, Capabilities, EnterRoot, FdSource, InitPlan, MakeDir, MakeNode, Missing, MountFs,
+    Namespaces, Overlay, PidNamespace, ProcessPlan, Propagation, Step, Upper,
 };
 use berth::libcontainer::run;
 use berth::model::{ContainerId, PodId};
