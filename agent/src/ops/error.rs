@@ -67,22 +67,24 @@ pub enum Error {
     #[error(transparent)]
     Step(#[from] IllegalStep),
     /// The program could not be executed.
-    #[error("container {id} did not start: {message}")]
+    #[error("container {id} did not start")]
     Start {
         /// Which.
         id: String,
         /// Step, path and errno, as the container's init told them.
-        message: String,
+        #[source]
+        source: MonitorError,
     },
     /// A command could not be executed in a container.
-    #[error("cannot run {command:?} in container {id}: {message}")]
+    #[error("cannot run {command:?} in container {id}")]
     Exec {
         /// Which container.
         id: String,
         /// argv.
         command: Vec<String>,
         /// Step, path and errno, as the process itself told them.
-        message: String,
+        #[source]
+        source: MonitorError,
     },
     /// ExecSync ran out of its time; everything it started is dead.
     #[error(
@@ -189,10 +191,12 @@ impl Error {
             Self::Open(source) => asked_for(&source.source),
             Self::Cgroup(source) => cgroup_kind(source),
             Self::Network(source) => source.kind(),
-            Self::Monitor { source, .. } => monitor_kind(source),
+            Self::Monitor { source, .. } | Self::Start { source, .. } | Self::Exec { source, .. } => {
+                monitor_kind(source)
+            }
             Self::Joined(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
-            Self::Start { .. } | Self::Exec { .. } | Self::Record(_) => ErrorKind::Internal,
+            Self::Record(_) => ErrorKind::Internal,
         }
     }
 }
@@ -210,9 +214,11 @@ pub(crate) fn io_kind(error: &io::Error) -> ErrorKind {
 /// The kind of a failed system call on what the request names: a path that is not there is the request's mistake.
 fn asked_for(error: &io::Error) -> ErrorKind {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => {
-            ErrorKind::InvalidArgument
-        }
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::PermissionDenied => ErrorKind::InvalidArgument,
+        _ if error.raw_os_error() == Some(libc::ENOEXEC) => ErrorKind::InvalidArgument,
         _ => io_kind(error),
     }
 }

@@ -83,7 +83,7 @@ impl Engine {
         };
         monitor.client.exec(request).await.map_err(|error| match error {
             failure @ MonitorError::Init { .. } => {
-                Error::Exec { id: container.id.to_string(), command: command.clone(), message: failure.to_string() }
+                Error::Exec { id: container.id.to_string(), command: command.clone(), source: failure }
             }
             error => of_pod(&pod)(error),
         })?;

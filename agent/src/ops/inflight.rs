@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::Error;
 
@@ -60,13 +61,14 @@ where
         let (sender, receiver) = watch::channel(None);
         slots.insert(key.clone(), receiver.clone());
         let (this, key) = (self.clone(), key.clone());
-        tokio::spawn(async move {
+        let run = async move {
             let result = make.await.map_err(Arc::new);
             if result.is_err() {
                 this.forget(&key);
             }
             sender.send_replace(Some(result));
-        });
+        };
+        tokio::spawn(run.in_current_span());
         receiver
     }
 

@@ -45,6 +45,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tracing::Instrument;
+
 use crate::image::ImageStore;
 use crate::libcontainer::cgroup::Layout;
 use crate::libcontainer::plan::Warning;
@@ -199,7 +201,7 @@ impl Engine {
 async fn detached<T: Send + 'static>(
     verb: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::spawn(verb).await.unwrap_or(Err(Error::Cancelled))
+    tokio::spawn(verb.in_current_span()).await.unwrap_or(Err(Error::Cancelled))
 }
 
 /// Runs what may touch a real disk or a user's volume on a thread of its own, so that it can hang without harm.

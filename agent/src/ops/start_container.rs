@@ -44,10 +44,9 @@ impl Engine {
                 Ok(())
             }
             Err(failure @ MonitorError::Init { .. }) => {
-                let message = failure.to_string();
-                let event = ContainerEvent::StartFailed { at: now(), message: message.clone() };
+                let event = ContainerEvent::StartFailed { at: now(), message: failure.to_string() };
                 self.state.change_container(&container.id, |state| state.step(event).ok())?;
-                Err(Error::Start { id: container.id.to_string(), message })
+                Err(Error::Start { id: container.id.to_string(), source: failure })
             }
             Err(error) => Err(of_pod(&pod)(error)),
         }
