@@ -38,7 +38,7 @@ pub fn ensure_file(root: impl AsFd, path: &str) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// `INVAL` for a path without a last name.
-pub fn ensure_parent<'a>(root: impl AsFd, path: &'a str) -> Result<(OwnedFd, &'a str)> {
+pub fn ensure_parent(root: impl AsFd, path: &str) -> Result<(OwnedFd, &str)> {
     let (parent, name) = split(path).ok_or(Errno::INVAL)?;
     Ok((ensure_dir(root, parent, 0o755)?, name))
 }

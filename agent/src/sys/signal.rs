@@ -25,10 +25,29 @@ pub fn notice_children() {
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
 }
 
+/// By the bare system call: the C library refuses the two signals that it keeps to itself, which a parent may have ignored
+/// all the same.
 fn set_disposition(signal: libc::c_int, disposition: libc::sighandler_t) {
-    // SAFETY: neither SIG_DFL nor SIG_IGN runs code in this process. It fails for SIGKILL, SIGSTOP and the two that libc
-    // keeps to itself, which have their default disposition anyway.
-    unsafe { libc::signal(signal, disposition) };
+    /// The kernel's `struct sigaction`, for SIG_DFL and SIG_IGN the same everywhere: no flags, no restorer, no mask.
+    #[repr(C)]
+    struct Action {
+        handler: libc::sighandler_t,
+        flags: libc::c_ulong,
+        restorer: usize,
+        mask: u64,
+    }
+    let action = Action { handler: disposition, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: neither SIG_DFL nor SIG_IGN runs code in this process; the old action is not asked for. It fails for SIGKILL
+    // and SIGSTOP, which have their default disposition anyway.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const action,
+            std::ptr::null_mut::<Action>(),
+            size_of::<u64>(),
+        );
+    }
 }
 
 /// A real-time signal by its number, as the kernel counts (SIGRTMIN is 32 there, 34 for programs using the C library).

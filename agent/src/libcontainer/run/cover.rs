@@ -22,10 +22,13 @@ pub(super) fn mask(root: &OwnedFd, kept: &Keepsakes, path: &str) -> Result<(), I
     let is_dir = FileType::from_raw_mode(fstat(&place).step("look at", path)?.st_mode).is_dir();
     let source = if is_dir { void } else { null };
     if !is_dir {
-        check_null(null, path)?;
+        check_null(&null.mount, path)?;
     }
-    let clone = clone_mount(source, false).step("mask", path)?;
-    cover(clone, place).step("mask", path)
+    if source.attached.replace(true) {
+        cover(clone_mount(&source.mount, false).step("mask", path)?, place).step("mask", path)
+    } else {
+        cover(&source.mount, place).step("mask", path)
+    }
 }
 
 /// Makes a path read-only with everything below it.

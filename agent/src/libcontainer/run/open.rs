@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, open_tree,
@@ -52,10 +52,29 @@ pub fn open(sources: &[FdSource]) -> Result<Vec<OwnedFd>, OpenError> {
 }
 
 fn open_overlay(overlay: &Overlay) -> Result<OwnedFd, OpenError> {
-    let top = overlay.lower.first().map_or(Path::new(""), PathBuf::as_path);
     if let (None, [only]) = (&overlay.upper, overlay.lower.as_slice()) {
         return open_single_layer(only);
     }
+    match mount_overlay(overlay, Layers::OneByOne) {
+        // Linux before 6.8 does not know `lowerdir+`; if it was something else, that is told.
+        Err(first) if first.source.raw_os_error() == Some(libc::EINVAL) => {
+            mount_overlay(overlay, Layers::Joined).map_err(|_| first)
+        }
+        other => other,
+    }
+}
+
+/// How overlayfs is told its layers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layers {
+    /// `lowerdir+` for each: any path, any number.
+    OneByOne,
+    /// One `lowerdir`, 255 bytes at most: short names for about a dozen layers.
+    Joined,
+}
+
+fn mount_overlay(overlay: &Overlay, layers: Layers) -> Result<OwnedFd, OpenError> {
+    let top = overlay.lower.first().map_or(Path::new(""), PathBuf::as_path);
     let failed = |step, path| move |errno: rustix::io::Errno| OpenError::new(step, path, errno);
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open overlay for", top))?;
     let with_log = |error: OpenError| OpenError { detail: kernel_log(&fs), ..error };
@@ -63,8 +82,20 @@ fn open_overlay(overlay: &Overlay) -> Result<OwnedFd, OpenError> {
         fsconfig_set_string(&fs, key, path).map_err(|errno| with_log(OpenError::new(key, path, errno)))
     };
     fsconfig_set_string(&fs, "source", "overlay").map_err(failed("source", top))?;
-    for layer in &overlay.lower {
-        set("lowerdir+", layer)?;
+    let mut kept_open = Vec::new();
+    if layers == Layers::OneByOne {
+        for layer in &overlay.lower {
+            set("lowerdir+", layer)?;
+        }
+    } else {
+        let mut names = Vec::new();
+        for layer in &overlay.lower {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = openat(CWD, layer, flags, Mode::empty()).map_err(failed("open layer", layer))?;
+            names.push(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            kept_open.push(fd);
+        }
+        set("lowerdir", Path::new(&names.join(":")))?;
     }
     if let Some(upper) = &overlay.upper {
         set("upperdir", &upper.upper)?;

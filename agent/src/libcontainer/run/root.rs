@@ -1,6 +1,7 @@
 //! Entering the root file system. Before: a template namespace that holds nothing of the host. After: the container's
 //! root, and nothing else at all.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -16,13 +17,21 @@ pub(crate) const TEMPLATE_NULL: &str = "/null";
 /// Where the template namespace keeps an empty folder.
 pub(crate) const TEMPLATE_VOID: &str = "/void";
 
+/// A mount that covers many paths: itself the first, clones of it the others. (Before Linux 6.15 a mount can be cloned only
+/// once it is attached.)
+#[derive(Debug)]
+pub(super) struct Cover {
+    pub(super) mount: OwnedFd,
+    pub(super) attached: Cell<bool>,
+}
+
 /// Clones of what only the template has, taken before it is left.
 #[derive(Debug, Default)]
 pub(super) struct Keepsakes {
     /// /dev/null as a mount, for masked files.
-    pub(super) null: Option<OwnedFd>,
+    pub(super) null: Option<Cover>,
     /// An empty read-only folder as a mount, for masked folders.
-    pub(super) void: Option<OwnedFd>,
+    pub(super) void: Option<Cover>,
     /// The pod's own tmpfs mounts, one for each step that asks for one, in the steps' order.
     pub(super) pod_mounts: Vec<OwnedFd>,
 }
@@ -34,8 +43,8 @@ impl Keepsakes {
         for action in steps.iter().filter_map(|step| step.action.as_ref()) {
             match action {
                 Action::MaskPath(_) if kept.null.is_none() => {
-                    kept.null = Some(clone_of(TEMPLATE_NULL)?);
-                    kept.void = Some(clone_of(TEMPLATE_VOID)?);
+                    kept.null = Some(Cover { mount: clone_of(TEMPLATE_NULL)?, attached: Cell::new(false) });
+                    kept.void = Some(Cover { mount: clone_of(TEMPLATE_VOID)?, attached: Cell::new(false) });
                 }
                 Action::MoveMount(MoveMount { source: Some(MountSource::Pod(name)), .. }) => {
                     if name.contains('/') || name.is_empty() {

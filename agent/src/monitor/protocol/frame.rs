@@ -109,3 +109,85 @@ pub fn decode<M: Message + Default>(packet: &[u8], mut fds: Vec<OwnedFd>) -> Res
         _ => Err(FrameError::Malformed("unknown kind of packet")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::libcontainer::plan::{InitPlan, ProcessPlan};
+    use crate::monitor::protocol::{Answer, Call, Create, Request, Stop};
+    use crate::sys::unix_socket;
+
+    fn over_a_socket(request: &Request, fds: Vec<OwnedFd>) -> (Request, Vec<OwnedFd>) {
+        let (ours, theirs) = unix_socket::pair().unwrap();
+        Packet::new(request, fds).unwrap().send(&ours).unwrap();
+        receive(&theirs, &mut vec![0; PACKET_LIMIT]).unwrap()
+    }
+
+    fn create(env_bytes: usize) -> Request {
+        let process = ProcessPlan { env: vec![vec![b'x'; env_bytes]], ..ProcessPlan::default() };
+        let plan = InitPlan { process, ..InitPlan::default() };
+        Request { id: 7, call: Some(Call::Create(Create { plan, record_dir_fd: 1, ..Create::default() })) }
+    }
+
+    #[test]
+    fn small_and_large_messages_arrive_with_their_fds() {
+        for len in [0, INLINE_LIMIT - 100, INLINE_LIMIT, 3 << 20] {
+            let (pipe, other) = std::io::pipe().unwrap();
+            let (received, fds) = over_a_socket(&create(len), vec![pipe.into(), other.into()]);
+            assert!(received == create(len), "{len}");
+            assert_eq!(fds.len(), 2, "{len}: the memfd is not handed on");
+        }
+    }
+
+    #[test]
+    fn what_is_no_packet_is_refused() {
+        let unsealed = rustix::fs::memfd_create(c"x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let decode = decode::<Request>;
+        assert!(matches!(decode(&[], Vec::new()), Err(FrameError::Malformed(_))));
+        assert!(matches!(decode(&[9, 1, 2], Vec::new()), Err(FrameError::Malformed(_))));
+        assert!(matches!(decode(&[IN_MEMFD], Vec::new()), Err(FrameError::Malformed(_))));
+        assert!(
+            matches!(decode(&[IN_MEMFD], vec![unsealed]), Err(FrameError::Io(_))),
+            "it could change while it is read"
+        );
+        let fds = (0..=FD_LIMIT).map(|_| std::io::pipe().unwrap().0.into()).collect();
+        assert!(matches!(Packet::new(&create(0), fds), Err(FrameError::TooManyFds(_))));
+    }
+
+    #[test]
+    fn the_end_is_seen() {
+        let (ours, theirs) = unix_socket::pair().unwrap();
+        let mut buffer = vec![0; PACKET_LIMIT];
+        let error = receive::<Request>(&theirs, &mut buffer).unwrap_err();
+        assert!(matches!(error, FrameError::Io(error) if error.kind() == io::ErrorKind::WouldBlock));
+        drop(ours);
+        assert!(matches!(receive::<Request>(&theirs, &mut buffer), Err(FrameError::Closed)));
+    }
+
+    proptest! {
+        /// Neither side trusts the other's bytes with more than an error.
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), inline: bool) {
+            if let (true, Some(first)) = (inline, bytes.first_mut()) {
+                *first = INLINE;
+            }
+            let _ = decode::<Request>(&bytes, Vec::new());
+            let _ = decode::<Answer>(&bytes, Vec::new());
+        }
+
+        /// A message cut off or with one byte changed is another message or an error.
+        #[test]
+        fn damaged_messages_never_panic(cut in 0usize..200, at in 0usize..200, byte: u8) {
+            let stop = Stop { id: "c".repeat(64), signal: 15, grace_ms: u64::MAX };
+            let mut bytes = vec![INLINE];
+            Request { id: u64::MAX, call: Some(Call::Stop(stop)) }.encode(&mut bytes).unwrap();
+            bytes.truncate(cut.max(1));
+            if let Some(place) = bytes.get_mut(at.max(1)) {
+                *place = byte;
+            }
+            let _ = decode::<Request>(&bytes, Vec::new());
+        }
+    }
+}

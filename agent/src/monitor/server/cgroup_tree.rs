@@ -55,10 +55,9 @@ fn collect(cgroup: impl AsFd, found: &mut Vec<Pid>) {
     let Ok(dir) = openat(&cgroup, ".", flags | OFlags::DIRECTORY, Mode::empty()).and_then(Dir::new) else { return };
     for entry in dir.flatten() {
         let name = entry.file_name();
-        if entry.file_type() == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..") {
-            if let Ok(child) = openat(&cgroup, name, flags | OFlags::DIRECTORY, Mode::empty()) {
-                collect(child, found);
-            }
+        let is_child = entry.file_type() == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..");
+        if is_child && let Ok(child) = openat(&cgroup, name, flags | OFlags::DIRECTORY, Mode::empty()) {
+            collect(child, found);
         }
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Cgroup {
     pub(super) memory: Option<OwnedFd>,
     /// OOM kills counted before it started.
     pub(super) oom_kills_before: u64,
+    /// Execs that are over, but their cgroups were still in use when last looked at.
+    pub(super) execs_over: Vec<u32>,
 }
 
 /// The monitor's ends of its standard input and output.

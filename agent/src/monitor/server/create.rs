@@ -28,6 +28,7 @@ impl Monitor {
             v1_procs: v1_procs_fds.into_iter().map(|index| fds.take(index)).collect::<Result<_, _>>()?,
             memory: memory_fd.map(|index| fds.take(index)).transpose()?,
             oom_kills_before: 0,
+            execs_over: Vec::new(),
         };
         cgroup.oom_kills_before = oom_kills(&cgroup);
         let record_dir = fds.take(record_dir_fd)?;

@@ -155,7 +155,10 @@ impl Monitor {
         }
         drop(exec.cgroup);
         if let Some(at) = self.position(exec.container) {
-            remove_cgroup(self.containers[at].cgroup.unified.as_ref(), serial);
+            let cgroup = &mut self.containers[at].cgroup;
+            // Of a killed tree some may still be dying; and what was left running in the background keeps its cgroup.
+            cgroup.execs_over.push(serial);
+            cgroup.execs_over.retain(|serial| !remove_cgroup(cgroup.unified.as_ref(), *serial));
         }
     }
 }
@@ -171,9 +174,8 @@ fn make_cgroup(parent: &OwnedFd, serial: u32) -> Result<OwnedFd, InitFailure> {
     openat(parent, &name, flags, Mode::empty()).step("open the exec's cgroup", &name)
 }
 
-/// What the exec left running in the background keeps it; it goes with the container's then.
-fn remove_cgroup(parent: Option<&OwnedFd>, serial: u32) {
-    if let Some(parent) = parent {
-        let _ = unlinkat(parent, name(serial), AtFlags::REMOVEDIR);
-    }
+/// Whether it is gone.
+fn remove_cgroup(parent: Option<&OwnedFd>, serial: u32) -> bool {
+    let busy = |parent| unlinkat(parent, name(serial), AtFlags::REMOVEDIR) == Err(rustix::io::Errno::BUSY);
+    !parent.is_some_and(busy)
 }

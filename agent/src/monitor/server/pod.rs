@@ -132,6 +132,7 @@ fn start_pod_init(threads: SingleThreaded) -> Result<Child, InitFailure> {
                 set_parent_process_death_signal(Some(Signal::KILL))
             })();
             signal::ignore_children();
+            let _ = rustix::thread::set_name(c"berth-pod-init");
             if result.is_ok() {
                 let _ = close_all_and_wait_forever();
             }

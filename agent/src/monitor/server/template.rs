@@ -46,11 +46,12 @@ pub(super) fn enter() -> Result<Host, InitFailure> {
     openat(&root, file, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))
         .step("make", NULL)?;
     let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&null_mount, "", &root, file, attach).step("mount on", NULL)?;
     // From here on it does not change: what a container gets of it is read-only as a whole, not only as mounted.
     fsconfig_set_flag(&context, "ro").step("make read-only", "/")?;
     fsconfig_reconfigure(&context).step("make read-only", "/")?;
     move_mount(&root, "", CWD, "/", attach).step("mount the template root", "")?;
+    // Only now: before Linux 6.15 nothing can be mounted on a detached mount.
+    move_mount(&null_mount, "", &root, file, attach).step("mount on", NULL)?;
     fchdir(&root).step("enter the template root", "")?;
     pivot_root(".", ".").step("pivot into the template root", "")?;
     unmount(".", UnmountFlags::DETACH).step("leave the host's mounts", "")?;

@@ -1,15 +1,15 @@
-//! A spawner, pods and busybox containers for the monitor's tests.
+//! Spawner, pods and busybox containers for the tests.
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth::libcontainer::plan::{
-    Action, Attributes, Bind, Capabilities, EnterRoot, FdSource, InitPlan, MakeDir, Missing, MountFs, Namespaces,
-    Overlay, PidNamespace, ProcessPlan, Propagation, Step, Upper,
+    Action, Attributes, Bind, Capabilities, EnterRoot, FdSource, InitPlan, MakeDir, MakeNode, Missing, MountFs,
+    Namespaces, Overlay, PidNamespace, ProcessPlan, Propagation, Step, Upper,
 };
 use berth::libcontainer::run;
 use berth::model::{ContainerId, PodId};
@@ -22,6 +22,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Capabilities that this machine surely has and a container usually gets.
 pub(crate) const CAPABILITIES: u64 = 0xa804_25fb;
+const APPLETS: &str = "sh sleep echo cat printf readlink id ls yes head tail stty true grep setsid tr wc touch cut test \
+    hostname";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A folder, a root file system made of busybox, a cgroup and a spawner.
@@ -56,7 +58,7 @@ impl Sandbox {
         let rootfs = dir.path().join("rootfs");
         fs::create_dir_all(rootfs.join("bin")).unwrap();
         fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
-        for name in ["sh", "sleep", "echo", "cat", "printf", "readlink", "id", "ls", "yes", "head", "stty", "true"] {
+        for name in APPLETS.split(' ') {
             std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }
         fs::create_dir(rootfs.join("etc")).unwrap();
@@ -65,14 +67,22 @@ impl Sandbox {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let cgroup = unified().join(format!("berth-monitor-test-{}-{serial}", std::process::id()));
         fs::create_dir(&cgroup).unwrap();
-        let spawner = Spawner::start(SpawnerConfig {
-            binary: env!("CARGO_BIN_EXE_berth-monitor").into(),
-            cgroup_procs: Vec::new(),
-            log: None,
-        })
-        .await
-        .unwrap();
+        let spawner = start_spawner(dir.path()).await;
         Self { dir, cgroup, spawner }
+    }
+
+    pub(crate) async fn restart_spawner(&mut self) {
+        self.spawner = start_spawner(self.dir.path()).await;
+    }
+
+    /// A pod by a connection of the test's own.
+    pub(crate) fn adopt(
+        &self,
+        monitor: Monitor,
+        namespaces: PodNamespaces,
+        events: UnboundedReceiver<MonitorEvent>,
+    ) -> Pod<'_> {
+        Pod { sandbox: self, id: PodId::random().unwrap(), monitor, namespaces, events }
     }
 
     pub(crate) async fn pod(&self) -> Pod<'_> {
@@ -102,8 +112,39 @@ impl Sandbox {
     }
 }
 
+async fn start_spawner(dir: &Path) -> Spawner {
+    let log = File::options().create(true).append(true).open(dir.join("monitor.log")).unwrap();
+    Spawner::start(SpawnerConfig {
+        binary: env!("CARGO_BIN_EXE_berth-monitor").into(),
+        cgroup_procs: vec![File::options().write(true).open(dir_of_monitors(dir).join("cgroup.procs")).unwrap().into()],
+        log: Some(log.into()),
+    })
+    .await
+    .unwrap()
+}
+
+/// A cgroup of the monitors, so that none outlives its test.
+fn dir_of_monitors(dir: &Path) -> PathBuf {
+    let cgroup = unified().join(dir.file_name().unwrap());
+    let _ = fs::create_dir(&cgroup);
+    cgroup
+}
+
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        if let Ok(text) = fs::read_to_string(self.dir.path().join("monitor.log"))
+            && !text.is_empty()
+        {
+            println!("monitors said: {text}");
+        }
+        let monitors = dir_of_monitors(self.dir.path());
+        let _ = fs::write(monitors.join("cgroup.kill"), "1");
+        for _ in 0..100 {
+            if remove_tree(&monitors) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         // Whatever a failed test left behind.
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         for _ in 0..100 {
@@ -237,6 +278,27 @@ impl Pod<'_> {
         container.log("0.log")
     }
 
+    /// Waits until something is so.
+    pub(crate) async fn until(&self, mut so: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !so() {
+            assert!(begun.elapsed() < PATIENCE, "not so in time");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until a line ends with `text`.
+    pub(crate) async fn until_logged(&self, container: &Container, text: &str) {
+        self.until(|| container.raw_log("0.log").lines().any(|line| line.trim_end().ends_with(text))).await;
+    }
+
+    /// The monitor's memory, as the kernel tells it.
+    pub(crate) fn memory(&self) -> String {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.monitor.pid())).unwrap();
+        let wanted = |line: &&str| ["Rss", "Pss:", "Private", "Shared"].iter().any(|name| line.starts_with(name));
+        text.lines().filter(wanted).collect::<Vec<_>>().join(", ")
+    }
+
     pub(crate) async fn event(&mut self) -> MonitorEvent {
         tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("an event")
     }
@@ -251,11 +313,16 @@ impl Pod<'_> {
         }
     }
 
-    pub(crate) async fn exec_raw(&self, container: &Container, args: &[&str]) -> Result<Execed, MonitorError> {
+    pub(crate) async fn exec_raw(
+        &self,
+        container: &Container,
+        exec: &str,
+        args: &[&str],
+    ) -> Result<Execed, MonitorError> {
         self.monitor
             .exec(ExecRequest {
                 container: container.id.clone(),
-                exec: "raw".to_owned(),
+                exec: exec.to_owned(),
                 process: process(args),
                 tty: false,
                 stdin: None,
@@ -304,8 +371,48 @@ impl Container {
         LogTarget { dir: open(&self.dir.join("log")), name: name.to_owned() }
     }
 
+    pub(crate) fn raw_log(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.join("log").join(name)).unwrap()
+    }
+
+    /// A volatile overlay's folders serve once (the kernel's own rule).
+    pub(crate) fn fresh_folders(&self) {
+        for name in ["upper", "work"] {
+            fs::remove_dir_all(self.dir.join(name)).unwrap();
+            fs::create_dir(self.dir.join(name)).unwrap();
+        }
+    }
+
+    /// An exec's cgroup.
+    pub(crate) fn exec_cgroup(&self) -> Option<PathBuf> {
+        let mut folders = fs::read_dir(&self.cgroup).unwrap().flatten().map(|entry| entry.path());
+        folders.find(|path| path.is_dir())
+    }
+
+    /// Limits its memory, in whichever hierarchy the controller is.
+    pub(crate) fn limit_memory(&mut self, sandbox: &Sandbox, bytes: u64) {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        if v1.exists() {
+            let dir = v1.join(sandbox.cgroup.file_name().unwrap());
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("memory.limit_in_bytes"), bytes.to_string()).unwrap();
+            self.v1.push(dir.clone());
+            self.memory = Some(dir);
+        } else {
+            for parent in [unified(), sandbox.cgroup.clone()] {
+                fs::write(parent.join("cgroup.subtree_control"), "+memory").unwrap();
+            }
+            fs::write(self.cgroup.join("memory.max"), bytes.to_string()).unwrap();
+            self.memory = Some(self.cgroup.clone());
+        }
+    }
+
+    pub(crate) fn remove_memory(&self) {
+        self.v1.iter().for_each(|dir| fs::remove_dir(dir).unwrap());
+    }
+
     pub(crate) fn log(&self, name: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.join("log").join(name)).unwrap();
+        let text = self.raw_log(name);
         text.lines()
             .map(|line| {
                 let (time, rest) = line.split_once(' ').expect("a time");
@@ -319,6 +426,23 @@ impl Container {
     pub(crate) fn record(&self) -> ExitRecord {
         exit_file::decode(&fs::read(self.dir.join(exit_file::NAME)).unwrap()).unwrap()
     }
+}
+
+pub(crate) fn cgroup_is_empty(cgroup: &Path) -> bool {
+    // One that is not there any more is as empty as can be.
+    fs::read_to_string(cgroup.join("cgroup.events")).map_or(true, |text| text.contains("populated 0"))
+}
+
+/// /dev/zero, made by the container.
+pub(crate) fn zero_device() -> [Step; 1] {
+    [step(Action::MakeNode(MakeNode {
+        path: "/dev/zero".to_owned(),
+        mode: libc::S_IFCHR | 0o666,
+        major: 1,
+        minor: 5,
+        uid: 0,
+        gid: 0,
+    }))]
 }
 
 pub(crate) fn bind(source: &Path) -> FdSource {

@@ -1,0 +1,224 @@
+//! What a container can see and do.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use berth::libcontainer::plan::{
+    Action, MakeDir, MountFs, MountSource, MoveMount, PathStep, SetMountAttr, Sysctl, Unit,
+};
+use berth::libcontainer::plan::{FdSource, Missing};
+use berth::libcontainer::run;
+use berth::monitor::client::MonitorError;
+
+use crate::support::{CAPABILITIES, Sandbox, bind, step};
+
+#[tokio::test]
+async fn a_container_gets_what_the_plan_says() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let mut container = pod.container(
+        "ls /proc/self/fd | tr '\\n' ' '; echo; id -u; id -G; umask; pwd; hostname; cat /proc/self/oom_score_adj; \
+         grep -E '^(CapEff|CapBnd|NoNewPrivs|SigIgn|SigBlk)' /proc/self/status; ulimit -n; echo ok > /proc/self/fd/1; \
+         cat /proc/sys/net/ipv4/ip_forward",
+    );
+    container
+        .plan
+        .steps
+        .push(step(Action::Sysctl(Sysctl { key: "net.ipv4.ip_forward".to_owned(), value: "1".to_owned() })));
+    let process = &mut container.plan.process;
+    (process.uid, process.gid, process.groups) = (1000, 1001, vec![5, 7]);
+    (process.cwd, process.umask, process.oom_score_adj) = ("/made/for me".to_owned(), Some(0o027), Some(500));
+    process.rlimits = vec![berth::libcontainer::plan::Rlimit { resource: 7, soft: 100, hard: 200 }];
+    let capabilities = &mut process.capabilities;
+    (capabilities.effective, capabilities.permitted) = (0, 0);
+    pod.create(&container).await.unwrap();
+    pod.monitor.start(&container.id).await.unwrap();
+    pod.exited(&container).await;
+    let lines = pod.log(&container).join("\n").replace("stdout F ", "");
+    let expected = format!(
+        "0 1 2 3 \n1000\n1001 5 7\n0027\n/made/for me\npod-host\n500\nSigBlk:\t0000000000000000\n\
+         SigIgn:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t{CAPABILITIES:016x}\nNoNewPrivs:\t1\n100\nok\n1"
+    );
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn nothing_of_the_host_is_mounted() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    let container = pod.run("cut -d' ' -f2 /proc/mounts; sleep 1000").await;
+    pod.until_logged(&container, "/dev/null").await;
+    let mut mounts = pod.log(&container);
+    mounts.sort();
+    let expected = ["/", "/dev", "/dev/null", "/dev/pts", "/dev/shm", "/proc"].map(|path| format!("stdout F {path}"));
+    assert_eq!(mounts, expected);
+    // And nothing of the container in the host's table.
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(container.dir.to_str().unwrap()), "{table}");
+}
+
+#[tokio::test]
+async fn masked_and_readonly_paths_hold() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let mut container = pod.container(
+        "wc -c < /proc/keys; ls -A /proc/irq | wc -l; touch /proc/irq/x || echo ro-void; \
+         echo 1 > /proc/sys/kernel/hostname || echo ro-sys; touch /x || echo ro-root; touch /dev/x && echo rw-dev; \
+         cat /proc/keys /proc/timer_list | wc -c",
+    );
+    let path = |path: &str| PathStep { path: path.to_owned() };
+    container.plan.steps.extend([
+        step(Action::MaskPath(path("/proc/keys"))),
+        step(Action::MaskPath(path("/proc/timer_list"))),
+        step(Action::MaskPath(path("/proc/irq"))),
+        step(Action::MaskPath(path("/proc/no-such-file"))),
+        step(Action::ReadonlyPath(path("/proc/sys"))),
+        step(Action::ReadonlyPath(path("/no/such/folder"))),
+        step(Action::ReadonlyRoot(Unit {})),
+    ]);
+    pod.create(&container).await.unwrap();
+    pod.monitor.start(&container.id).await.unwrap();
+    pod.exited(&container).await;
+    let lines: Vec<String> = pod.log(&container).into_iter().filter(|line| line.starts_with("stdout")).collect();
+    let expected = ["0", "0", "ro-void", "ro-sys", "ro-root", "rw-dev", "0"].map(|text| format!("stdout F {text}"));
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn proc_cannot_be_covered() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    for target in ["/proc", "/proc/self", "/proc/sys/kernel", "/innocent"] {
+        let mut container = pod.container("true");
+        // The image's own link leads there as well.
+        fs::create_dir_all(container.dir.join("upper")).unwrap();
+        symlink("/proc", container.dir.join("upper/innocent")).unwrap();
+        container.sources.push(bind(sandbox.dir.path()));
+        let source = Some(MountSource::Fd(2));
+        container.plan.steps.push(step(Action::MoveMount(MoveMount { source, target: target.to_owned() })));
+        let error = pod.create(&container).await.unwrap_err();
+        assert!(error.to_string().starts_with("nothing but proc may be mounted on"), "{target}: {error}");
+    }
+    let mut container = pod.container("true");
+    let mount = MountFs { fstype: "proc".to_owned(), target: "/proc".to_owned(), ..MountFs::default() };
+    container.plan.steps.push(step(Action::MountFs(mount)));
+    pod.create(&container).await.unwrap();
+}
+
+#[tokio::test]
+async fn links_in_an_image_lead_nowhere_outside() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let mut container = pod.container("cat /etc/file; ls /run/deep/er");
+    let upper = container.dir.join("upper");
+    symlink("../../../../../../run", upper.join("up")).unwrap();
+    symlink("/run", upper.join("absolute")).unwrap();
+    let file = sandbox.dir.path().join("file");
+    fs::write(&file, "content\n").unwrap();
+    container.sources.push(bind(&file));
+    let mount = |index, target: &str| {
+        step(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(index)), target: target.to_owned() }))
+    };
+    container.plan.steps.extend([
+        mount(2, "/etc/file"),
+        // Both links lead to a folder that does not exist yet: it is made, inside.
+        step(Action::MakeDir(MakeDir { path: "/up/deep".to_owned(), mode: 0o755 })),
+        step(Action::MakeDir(MakeDir { path: "/absolute/deep/er".to_owned(), mode: 0o755 })),
+    ]);
+    let host_run = std::path::Path::new("/run/deep").exists();
+    pod.create(&container).await.unwrap();
+    pod.monitor.start(&container.id).await.unwrap();
+    assert_eq!(pod.exited(&container).await.exit_code, 0);
+    assert_eq!(pod.log(&container), ["stdout F content"]);
+    assert!(container.dir.join("upper/run/deep/er").is_dir());
+    assert_eq!(std::path::Path::new("/run/deep").exists(), host_run);
+}
+
+#[tokio::test]
+async fn containers_of_a_pod_share_memory_and_a_host_name() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let writer = pod.run("echo shared > /dev/shm/file").await;
+    pod.exited(&writer).await;
+    let mut reader = pod.container("cat /dev/shm/file; touch /dev/shm/more || echo read-only");
+    reader.plan.steps.push(step(Action::SetMountAttr(SetMountAttr {
+        path: "/dev/shm".to_owned(),
+        set: 1,
+        recursive: false,
+    })));
+    pod.create(&reader).await.unwrap();
+    pod.monitor.start(&reader.id).await.unwrap();
+    pod.exited(&reader).await;
+    let mut lines = pod.log(&reader);
+    lines.retain(|line| line.starts_with("stdout"));
+    assert_eq!(lines, ["stdout F shared", "stdout F read-only"]);
+    let mut lost = pod.container("true");
+    lost.plan.steps.push(step(Action::MoveMount(MoveMount {
+        source: Some(MountSource::Pod("nothing".to_owned())),
+        target: "/x".to_owned(),
+    })));
+    let Err(MonitorError::Init { path, .. }) = pod.create(&lost).await else { panic!() };
+    assert_eq!(path, "/nothing");
+}
+
+#[tokio::test]
+async fn layers_are_stacked_in_order_and_a_missing_source_is_made() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let mut container = pod.container("cat /which; ls /volume; touch /volume/x");
+    let layers: Vec<_> = (0..100).map(|n| sandbox.dir.path().join(format!("a layer, with: odd \\ name {n}"))).collect();
+    for (n, layer) in layers.iter().enumerate() {
+        fs::create_dir(layer).unwrap();
+        fs::write(layer.join("which"), format!("{n}\n")).unwrap();
+    }
+    let FdSource::Overlay(overlay) = &mut container.sources[0] else { panic!() };
+    overlay.lower.splice(0..0, layers);
+    let volume = sandbox.dir.path().join("not/there/yet");
+    let mut source = bind(&volume);
+    let FdSource::Bind(bind) = &mut source else { panic!() };
+    bind.missing = Missing::Fail;
+    let error = run::open(&[source.clone()]).unwrap_err();
+    assert_eq!(error.path, volume);
+    assert_eq!(error.source.raw_os_error(), Some(libc::ENOENT));
+    let FdSource::Bind(bind) = &mut source else { panic!() };
+    (bind.missing, bind.attributes.set) = (Missing::MakeDir, 1);
+    container.sources.push(source);
+    let source = Some(MountSource::Fd(2));
+    container.plan.steps.push(step(Action::MoveMount(MoveMount { source, target: "/volume".to_owned() })));
+    pod.create(&container).await.unwrap();
+    pod.monitor.start(&container.id).await.unwrap();
+    pod.exited(&container).await;
+    let mut lines = pod.log(&container);
+    lines.sort();
+    assert_eq!(lines, ["stderr F touch: /volume/x: Read-only file system", "stdout F 0"]);
+}
+
+#[tokio::test]
+async fn a_filter_is_loaded_with_and_without_new_privileges() {
+    /// `BPF_RET | BPF_K` SECCOMP_RET_ALLOW.
+    const ALLOW: [u8; 8] = [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f];
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    for (no_new_privileges, uid) in [(true, 0), (true, 1000), (false, 0), (false, 1000)] {
+        let script = "grep -E '^(CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\n\\t'";
+        let mut container = pod.container(script);
+        let process = &mut container.plan.process;
+        (process.seccomp_filter, process.no_new_privileges, process.uid) = (ALLOW.repeat(3), no_new_privileges, uid);
+        // CAP_NET_BIND_SERVICE, which a user other than root keeps only as ambient.
+        let capabilities = &mut process.capabilities;
+        (capabilities.effective, capabilities.permitted) = (1 << 10, 1 << 10);
+        (capabilities.inheritable, capabilities.ambient) = (1 << 10, 1 << 10);
+        capabilities.bounding = 1 << 10;
+        pod.create(&container).await.unwrap();
+        pod.monitor.start(&container.id).await.unwrap();
+        pod.exited(&container).await;
+        let nnp = u8::from(no_new_privileges);
+        let expected = format!("stdout P CapEff:{0:016x}CapAmb:{0:016x}NoNewPrivs:{nnp}Seccomp:2", 1 << 10);
+        assert_eq!(pod.log(&container), [expected], "{no_new_privileges} {uid}");
+    }
+    let mut broken = pod.container("true");
+    broken.plan.process.seccomp_filter = vec![0xff; 16];
+    pod.create(&broken).await.unwrap();
+    let error = pod.monitor.start(&broken.id).await.unwrap_err();
+    assert_eq!(error.to_string(), "load the seccomp filter: Invalid argument (os error 22)");
+}

@@ -1,0 +1,17 @@
+//! The monitor with real containers: needs root. Everything is in folders, cgroups and namespaces of its own.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+/// Latencies, printed and not judged: `cargo test --release -p berth --test monitor -- --ignored --nocapture`.
+mod bench;
+/// What a container can see and do.
+mod confinement;
+/// From create to exit, execs, stops.
+mod lifecycle;
+/// The CRI log.
+mod logs;
+/// Spawner, pods and containers for the tests.
+mod support;
+/// Agents that die, and what goes on without them.
+mod survival;
+/// Terminals.
+mod terminals;

@@ -1,0 +1,76 @@
+//! Agents that die, and what goes on without them.
+
+use std::time::Duration;
+
+use berth::monitor::client::{Monitor, MonitorError, MonitorEvent, Phase};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::Sandbox;
+
+#[tokio::test]
+async fn a_new_agent_finds_everything_as_it_was() {
+    let mut sandbox = Sandbox::new().await;
+    let (running, ended, waiting, socket, netns) = {
+        let mut pod = sandbox.pod().await;
+        let running = pod.run("i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done").await;
+        let ended = pod.run("sleep 0.3; exit 9").await;
+        let waiting = pod.container("echo late");
+        pod.create(&waiting).await.unwrap();
+        pod.until_logged(&running, "stdout F 3").await;
+        let netns = pod.namespaces.netns.take().unwrap();
+        (running, ended, waiting, sandbox.socket(&pod.id), netns)
+        // The connection closes here, as when an agent dies.
+    };
+    // The spawner, too, is gone: it ends with its agent.
+    sandbox.restart_spawner().await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let (monitor, namespaces, events) = Monitor::connect(&socket).await.unwrap();
+    let inode = |fd: &std::os::fd::OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+    assert_eq!(inode(namespaces.netns.as_ref().unwrap()), inode(&netns));
+    let state = monitor.inspect().await.unwrap();
+    let phase =
+        |id: &berth::model::ContainerId| state.containers.iter().find(|container| container.id == id.as_str()).unwrap();
+    assert_eq!(phase(&running.id).phase(), Phase::Running);
+    assert_eq!(phase(&waiting.id).phase(), Phase::Created);
+    assert_eq!(phase(&ended.id).exit.as_ref().unwrap().exit_code, 9);
+    assert_eq!(ended.record(), phase(&ended.id).exit.clone().unwrap());
+    let mut pod = sandbox.adopt(monitor, namespaces, events);
+    pod.monitor.start(&waiting.id).await.unwrap();
+    assert_eq!(pod.exited(&waiting).await.exit_code, 0);
+    pod.monitor.stop(&running.id, 15, Duration::ZERO).await.unwrap();
+    let lines = pod.log(&running);
+    assert!(lines.len() > 20);
+    assert!(lines.iter().enumerate().all(|(i, line)| *line == format!("stdout F {i}")), "a gap in the log");
+}
+
+#[tokio::test]
+async fn the_newest_agent_wins() {
+    let sandbox = Sandbox::new().await;
+    let mut old = sandbox.pod().await;
+    let (monitor, namespaces, events) = Monitor::connect(&sandbox.socket(&old.id)).await.unwrap();
+    assert!(matches!(old.event().await, MonitorEvent::Lost));
+    assert!(matches!(old.monitor.inspect().await, Err(MonitorError::Lost)));
+    let new = sandbox.adopt(monitor, namespaces, events);
+    assert!(new.monitor.inspect().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_killed_monitor_is_noticed_at_once() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    // An init that waits holds no copy of the connection.
+    pod.create(&pod.container("true")).await.unwrap();
+    kill_process(Pid::from_raw(pod.monitor.pid()).unwrap(), Signal::KILL).unwrap();
+    assert!(matches!(pod.event().await, MonitorEvent::Lost));
+    assert!(Monitor::connect(&sandbox.socket(&pod.id)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_made_leaves_nothing() {
+    let sandbox = Sandbox::new().await;
+    let sysctl = ("net.ipv4.no_such_key".to_owned(), "1".to_owned());
+    let failed = sandbox.pod_with(|pod| pod.sysctls = vec![sysctl]).await;
+    let Err(MonitorError::Internal { step, path, errno }) = failed else { panic!() };
+    assert_eq!((step.as_str(), path.as_str(), errno), ("sysctl", "net.ipv4.no_such_key", libc::ENOENT));
+    assert_eq!(std::fs::read_dir(sandbox.dir.path().join("pods")).unwrap().count(), 0);
+}
