@@ -1,5 +1,6 @@
 //! cgroups on the host that the test runs on: v1, v2 or hybrid. Needs root. Every test has a cgroup of its own name
 //! below `/berth-test-<pid>-<name>`, so that it runs beside anything.
+#![allow(clippy::unwrap_used)]
 
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;

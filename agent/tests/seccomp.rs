@@ -1,5 +1,6 @@
 //! Compiled profiles, loaded into a thread of the test (a filter is a thread's own) and tried. Needs no root, but as
 //! root it shows that the filter refuses and not the kernel's own checks.
+#![allow(clippy::unwrap_used)]
 
 use std::io;
 use std::process::Command;

@@ -45,6 +45,7 @@ pub fn facts(cgroups: CgroupMounts) -> Result<HostFacts, HostError> {
         swap_limit: has_swap_limit(&cgroups),
         hugetlb: has_controller(&cgroups, "hugetlb"),
         recursive_readonly: kernel >= (5, 12),
+        apparmor: read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y"),
         apparmor_default: None,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         cgroups,
@@ -132,8 +133,9 @@ fn has_controller(cgroups: &CgroupMounts, name: &str) -> bool {
     };
     match cgroups {
         CgroupMounts::Unified => in_unified("/sys/fs/cgroup"),
-        CgroupMounts::Legacy { hierarchies, .. } => {
+        CgroupMounts::Legacy { hierarchies, unified, .. } => {
             hierarchies.iter().any(|hierarchy| hierarchy.options.iter().any(|option| option == name))
+                || *unified && in_unified("/sys/fs/cgroup/unified")
         }
     }
 }

@@ -1,3 +1,5 @@
+//! What profiles mean, and that the compiled programs mean the same.
+
 use std::collections::HashMap;
 
 use oci_spec::runtime::{

@@ -17,7 +17,9 @@ pub struct HostFacts {
     pub hugetlb: bool,
     /// mount_setattr(2) can make a whole tree of mounts read-only (Linux 5.12).
     pub recursive_readonly: bool,
-    /// Name of the AppArmor profile for containers that ask for none; `None` when AppArmor is off.
+    /// AppArmor is active.
+    pub apparmor: bool,
+    /// Name of the loaded AppArmor profile for containers that ask for none.
     pub apparmor_default: Option<String>,
     /// SELinux is enforcing or permissive.
     pub selinux: bool,

@@ -102,7 +102,7 @@ pub fn user_namespace(sandbox: &PodSandboxConfig) -> Result<Option<(IdMapping, I
     let one = |field: &'static str, list: &[IdMapping]| match list {
         [only] if only.container_id != 0 => Err(invalid(field, only.container_id, "has to map container id 0")),
         [only] if only.length == 0 => Err(invalid(field, 0, "maps no id at all")),
-        [only] => Ok(only.clone()),
+        [only] => Ok(*only),
         _ => Err(invalid(field, list.len(), "mappings: exactly one is supported")),
     };
     match asked.mode() {

@@ -89,10 +89,12 @@ pub(super) fn apparmor_profile(
     host: &HostFacts,
 ) -> Result<Option<String>, SpecError> {
     const FIELD: &str = "linux.security_context.apparmor";
-    let named = |name: &str| match (&host.apparmor_default, name) {
-        (None, name) => Err(invalid(FIELD, name, "is an AppArmor profile, and AppArmor is not active on this node")),
-        (Some(_), "") => Err(invalid(FIELD, name, "is no profile name")),
-        (Some(_), name) => Ok(Some(name.to_owned())),
+    let named = |name: &str| match name {
+        "" => Err(invalid(FIELD, name, "is no profile name")),
+        name if !host.apparmor => {
+            Err(invalid(FIELD, name, "is an AppArmor profile, and AppArmor is not active on this node"))
+        }
+        name => Ok(Some(name.to_owned())),
     };
     let Some(context) = context else { return Ok(host.apparmor_default.clone()) };
     if let Some(profile) = &context.apparmor {

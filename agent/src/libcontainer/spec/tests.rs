@@ -17,6 +17,7 @@ pub(crate) fn host() -> HostFacts {
         swap_limit: true,
         hugetlb: true,
         recursive_readonly: true,
+        apparmor: false,
         apparmor_default: None,
         selinux: false,
         cgroups: CgroupMounts::Unified,
@@ -484,6 +485,7 @@ fn security_labels_need_their_module() {
     let profile = cri_api::v1::SecurityProfile { profile_type: 2, localhost_ref: "mine".to_owned() };
     fixture.context().apparmor = Some(profile);
     assert!(fixture.error().contains("AppArmor is not active"));
+    fixture.host.apparmor = true;
     fixture.host.apparmor_default = Some("berth-default".to_owned());
     let label = |fixture: &Fixture| fixture.build().unwrap().process().as_ref().unwrap().apparmor_profile().clone();
     assert_eq!(label(&fixture).as_deref(), Some("mine"));
