@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, Timespec, XattrFlags};
 use rustix::io::Errno;
 
 use super::archive::{Archive, ArchiveError, Entry, Kind};
+use super::attributes::{owner, set_xattrs, times, timespec, write_plain, write_sparse};
 use super::tree::{EntryPath, Named, Tree, TreeError, is_whiteout, remove_all, set_opaque};
 use super::unpack::{Limits, Unpacked};
 use crate::image::error::{ImageError, shorten};
@@ -21,8 +21,6 @@ const WHITEOUT: &[u8] = b".wh.";
 /// AUFS's own files; of them only the opaque marker means anything.
 const META: &[u8] = b".wh..wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
-/// Of a tree's xattrs these are overlayfs's commands (redirects!), never an image's.
-const OVERLAY_XATTR: &[u8] = b"trusted.overlay.";
 
 /// Unpacks the archive in `input` into the empty folder `root`. `layer` names it in errors.
 pub(super) fn apply<R: BufRead>(
@@ -72,7 +70,7 @@ fn broken(layer: &str, error: ArchiveError) -> ImageError {
     ImageError::CorruptLayer { layer: layer.to_owned(), reason }
 }
 
-enum Failure {
+pub(super) enum Failure {
     Archive(ArchiveError),
     Tree(TreeError),
     TooLarge(&'static str, u64, u64),
@@ -332,71 +330,4 @@ impl Applier {
 fn missing_target(entry: &Entry) -> Result<(), TreeError> {
     let target = String::from_utf8_lossy(&entry.link);
     TreeError::refused(format!("the target of its hard link, {:?}, is not in this layer", shorten(&target)))
-}
-
-fn write_plain<R: BufRead>(archive: &mut Archive<R>, mut file: &File) -> Result<(), Failure> {
-    loop {
-        let data = archive.data()?;
-        if data.is_empty() {
-            return Ok(());
-        }
-        file.write_all(data).map_err(|e| TreeError::Io("write", e))?;
-        let length = data.len();
-        archive.consume(length);
-    }
-}
-
-fn write_sparse<R: BufRead>(
-    archive: &mut Archive<R>,
-    file: &File,
-    areas: &[(u64, u64)],
-    size: u64,
-) -> Result<(), Failure> {
-    for (start, length) in areas {
-        let (mut offset, mut left) = (*start, *length);
-        while left > 0 {
-            let data = archive.data()?;
-            if data.is_empty() {
-                return Err(ArchiveError::Framing("a sparse file's data is too short").into());
-            }
-            let part = &data[..usize::try_from(left).unwrap_or(usize::MAX).min(data.len())];
-            file.write_all_at(part, offset).map_err(|e| TreeError::Io("write", e))?;
-            let written = part.len();
-            archive.consume(written);
-            offset += written as u64;
-            left -= written as u64;
-        }
-    }
-    file.set_len(size).map_err(|e| TreeError::Io("set length of", e))?;
-    Ok(())
-}
-
-/// A file system without xattrs (or without this class of them) does without, as it does under every runtime.
-fn set_xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> Result<(), TreeError> {
-    for (name, value) in entry.xattrs.iter().filter(|(name, _)| !name.starts_with(OVERLAY_XATTR)) {
-        match set(name, value) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            // `user.` exists on files and folders only (xattr(7)).
-            Err(Errno::PERM) if name.starts_with(b"user.") => {}
-            Err(e) => return Err(e).named("set xattr of"),
-        }
-    }
-    Ok(())
-}
-
-fn owner(entry: &Entry) -> Result<(sys::Uid, sys::Gid), TreeError> {
-    // The highest value means "leave as it is" to chown(2).
-    let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
-    match (id(entry.uid), id(entry.gid)) {
-        (Some(uid), Some(gid)) => Ok((sys::Uid::from_raw(uid), sys::Gid::from_raw(gid))),
-        _ => TreeError::refused("its owner is not a 32-bit id"),
-    }
-}
-
-fn timespec(entry: &Entry) -> Timespec {
-    Timespec { tv_sec: entry.mtime.0, tv_nsec: i64::from(entry.mtime.1) }
-}
-
-fn times(time: Timespec) -> Timestamps {
-    Timestamps { last_access: time, last_modification: time }
 }

@@ -5,14 +5,20 @@
 mod apply;
 /// Reading tar.
 mod archive;
+/// Owner, times, xattrs and content of an entry.
+mod attributes;
 /// Blocks of bytes between threads, hashed as they pass.
 mod blocks;
+/// The header block of an entry.
+mod header;
 /// PAX extended headers and sparse maps.
 mod pax;
 /// The folder being filled: paths resolved without leaving it.
 mod tree;
 /// The two threads of a layer: decompress, and hash and apply.
 mod unpack;
+/// Paths that need more than one system call.
+mod walk;
 
 pub(crate) use archive::{Archive, ArchiveError, Kind};
 pub(crate) use blocks::{FileBlocks, Source};
