@@ -87,7 +87,11 @@ const RULES: &[Rule] = &[
     rule("network", &["fault", "model", "sys"], &["tonic"]),
     rule("state", &["fault", "model", "sys"], &["tonic"]),
     rule("telemetry", &["config"], &["tonic"]),
-    rule("monitor::client", &["libcontainer::plan", "model", "monitor::protocol", "sys"], &["tonic", "cri_api"]),
+    rule(
+        "monitor::client",
+        &["libcontainer::cgroup", "libcontainer::plan", "model", "monitor::protocol", "sys"],
+        &["tonic", "cri_api"],
+    ),
     rule(
         "monitor::server",
         &["libcontainer::plan", "libcontainer::run", "model", "monitor::protocol", "sys"],

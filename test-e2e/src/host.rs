@@ -149,3 +149,21 @@ pub fn sibling_binary(name: &str) -> io::Result<PathBuf> {
     }
     Ok(path)
 }
+
+/// Removes a cgroup and all below it from every hierarchy; what has processes in it stays.
+pub fn remove_cgroup_everywhere(name: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.to_path_buf()]) {
+        remove_cgroup(&hierarchy.join(name));
+    }
+}
+
+fn remove_cgroup(group: &Path) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(group);
+}

@@ -109,7 +109,8 @@ fn folders(folder: &Path, found: &mut BTreeSet<String>) {
 /// Processes as name and ordinal: pids differ, how many there are of a name must not.
 fn processes(host: i32) -> BTreeSet<String> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let names = process::descendants(host).into_iter().filter_map(process::read).map(|process| process.name);
+    let name = |pid: i32| process::command_line(pid).split(' ').next().map(str::to_owned);
+    let names = process::descendants(host).into_iter().filter_map(name);
     names
         .map(|name| {
             let count = counts.entry(name.clone()).or_default();

@@ -112,20 +112,10 @@ pub fn cgroup_is_v2() -> bool {
     std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// The process whose listening unix socket has this path, the runtime behind a CRI endpoint, as seen from the network
-/// namespace of process `inside`.
-pub fn listener_of(socket: &str, inside: i32) -> Option<i32> {
-    let table = fs::read_to_string(format!("/proc/{inside}/net/unix")).ok()?;
-    let inode = table.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // Flag 10000 is __SO_ACCEPTCON: this one listens.
-        (fields.len() == 8 && fields[7] == socket && fields[3] == "00010000").then(|| fields[6].to_owned())
-    })?;
-    let wanted = format!("socket:[{inode}]");
-    all().into_iter().map(|process| process.pid).find(|pid| {
-        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        fds.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()))
-    })
+/// The process that listens on a unix socket: the runtime behind a CRI endpoint (SO_PEERCRED, unix(7)).
+pub fn listener_of(socket: &str) -> std::io::Result<i32> {
+    let stream = std::os::unix::net::UnixStream::connect(socket)?;
+    Ok(nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?.pid())
 }
 
 #[cfg(test)]

@@ -138,10 +138,13 @@ struct Bars {
 
 impl Bars {
     fn begin(&mut self, layers: &Layers) {
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {bytes:>11} of {total_bytes:<11} {bytes_per_sec:>12} {msg}");
+        let style = ProgressStyle::with_template(
+            "{prefix} {bar:30} {bytes:>11} of {total_bytes:<11} {bytes_per_sec:>12} {msg}",
+        );
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         for layer in &layers.layers {
-            let bar = ProgressBar::new(layer.size).with_style(style.clone()).with_prefix(short(&layer.digest).to_owned());
+            let bar =
+                ProgressBar::new(layer.size).with_style(style.clone()).with_prefix(short(&layer.digest).to_owned());
             let bar = self.screen.add(bar);
             if layer.present {
                 bar.set_position(layer.size);
@@ -225,7 +228,12 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_name() {
         let id = format!("sha256:{}", "ab".repeat(32));
-        let named = Image { id: id.clone(), repo_tags: vec!["r.io/a:1".into(), "r.io/a:22".into()], size: 2048, ..Image::default() };
+        let named = Image {
+            id: id.clone(),
+            repo_tags: vec!["r.io/a:1".into(), "r.io/a:22".into()],
+            size: 2048,
+            ..Image::default()
+        };
         let nameless = Image { id, ..Image::default() };
         let text = table(&[named, nameless]);
         assert_eq!(text.lines().count(), 4);

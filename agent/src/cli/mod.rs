@@ -5,10 +5,14 @@
 mod checks;
 /// `berth config`.
 mod config;
+/// `berth debug`.
+mod debug;
 /// `berth doctor`.
 mod doctor;
 /// Flags that several commands take.
 mod flags;
+/// `berth image`.
+mod image;
 /// `berth serve`.
 mod serve;
 
@@ -37,6 +41,11 @@ enum Command {
     /// Print or check a configuration file
     #[command(subcommand)]
     Config(config::Action),
+    /// Pull, import, list and remove images
+    Image(image::ImageArguments),
+    /// Tell the tests about this build
+    #[command(subcommand, hide = true)]
+    Debug(debug::Action),
     /// Print the version
     Version,
 }
@@ -50,6 +59,8 @@ enum Failure {
     Checks(usize),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error(transparent)]
+    Image(#[from] image::ImageFailure),
 }
 
 /// Runs the command that the process was started with.
@@ -58,6 +69,11 @@ pub fn main() -> ExitCode {
         Command::Serve(flags) => serve::run(flags).map_err(Failure::from),
         Command::Doctor(flags) => doctor::run(flags),
         Command::Config(action) => config::run(action).map_err(Failure::from),
+        Command::Image(arguments) => image::run(arguments).map_err(Failure::from),
+        Command::Debug(action) => {
+            debug::run(action);
+            Ok(())
+        }
         Command::Version => {
             println!("berth {}", env!("CARGO_PKG_VERSION"));
             Ok(())

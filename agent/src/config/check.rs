@@ -1,5 +1,7 @@
 //! What is well-formed and cannot work: refused here by key, before anything is made by it.
 
+use tracing_subscriber::EnvFilter;
+
 use super::resolve::ConfigError;
 use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings};
 
@@ -37,6 +39,12 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
             let reason = format!("with the {} driver it is {form}", settings.cgroups.driver);
             return refuse("cgroups.pod_parent", reason);
         }
+    }
+    if let Err(error) = EnvFilter::try_new(&settings.log.level) {
+        return refuse(
+            "log.level",
+            format!("{:?} is neither a level nor a list of module=level: {error}", settings.log.level),
+        );
     }
     if settings.image.parallel_layers == 0 {
         return refuse("image.parallel_layers", "at least 1 is needed".to_owned());

@@ -262,6 +262,7 @@ mod tests {
             ("network: {ipv4: 10.0.0.0/30}", "network.ipv4"),
             ("network: {mtu: 1000}", "network.mtu"),
             ("image: {parallel_layers: 0}", "image.parallel_layers"),
+            ("log: {level: berth=loud}", "log.level"),
             ("cgroups: {monitor_cgroup: berth}", "cgroups.monitor_cgroup"),
             ("cgroups: {pod_parent: berth.slice}", "cgroups.pod_parent"),
             ("cgroups: {driver: systemd, pod_parent: /berth}", "cgroups.pod_parent"),

@@ -138,8 +138,8 @@ impl Yaml for Ipv6Subnet {
 section! {
     /// Log lines; they go to standard error.
     Log {
-        /// Least level that is written: error, warn, info, debug or trace. Single modules can be named as in
-        /// `info,berth::network=debug`.
+        /// Least level that is written: error, warn, info, debug or trace; of libraries never more than info. Single
+        /// modules can be named instead, as in `info,berth::network=debug`.
         level: String = "info".to_owned(),
         /// text or json.
         format: LogFormat = LogFormat::Text,

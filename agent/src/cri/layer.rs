@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -67,9 +67,9 @@ where
     }
 
     fn call(&mut self, request: hyper::Request<Body>) -> Self::Future {
-        let Some((index, method)) = methods::find(request.uri().path()) else {
-            return Box::pin(self.inner.call(request));
-        };
+        // Other services on the socket are told of too; the metrics have no row for them.
+        let path = request.uri().path();
+        let (index, method) = methods::find(path).unwrap_or((usize::MAX, path));
         let span =
             tracing::info_span!("rpc", method, pod = field::Empty, container = field::Empty, image = field::Empty);
         let pending = Pending::begin(self.rpcs.clone(), index, span.clone());
@@ -92,6 +92,11 @@ fn status_of<B>(response: &hyper::Response<B>) -> Status {
     response.extensions().get::<Status>().cloned().or_else(told).unwrap_or_else(|| Status::ok(""))
 }
 
+/// As a whole number: a fraction is no help in a log.
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A request that has no answer yet. Dropped without one, its client has hung up.
 struct Pending {
     rpcs: Arc<Rpcs>,
@@ -111,13 +116,13 @@ impl Pending {
         self.answered = true;
         let took = self.started.elapsed();
         self.rpcs.end(self.index, Some(status.code().into()), took);
-        let (code, error, milliseconds) = (status.code(), status.message(), took.as_secs_f64() * 1e3);
+        let (code, error, micros) = (status.code(), status.message(), micros(took));
         match code {
-            Code::Ok => tracing::debug!(milliseconds, "answered"),
+            Code::Ok => tracing::debug!(micros, "answered"),
             // kubelet asks for objects that are gone and for verbs we may not have, as a matter of course.
-            Code::NotFound | Code::Unimplemented => tracing::info!(?code, error, milliseconds, "refused"),
-            Code::Internal | Code::Unknown | Code::DataLoss => tracing::error!(?code, error, milliseconds, "failed"),
-            _ => tracing::warn!(?code, error, milliseconds, "failed"),
+            Code::NotFound | Code::Unimplemented => tracing::info!(?code, error, micros, "refused"),
+            Code::Internal | Code::Unknown | Code::DataLoss => tracing::error!(?code, error, micros, "failed"),
+            _ => tracing::warn!(?code, error, micros, "failed"),
         }
     }
 }
@@ -128,7 +133,7 @@ impl Drop for Pending {
             let took = self.started.elapsed();
             self.rpcs.end(self.index, None, took);
             let _in = self.span.enter();
-            tracing::info!(milliseconds = took.as_secs_f64() * 1e3, "the client hung up");
+            tracing::info!(micros = micros(took), "the client hung up");
         }
     }
 }

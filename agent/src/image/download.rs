@@ -82,11 +82,7 @@ fn spawn_unpack(
         let temp = layout.temp_path();
         let source = Blocks { receiver, batch: VecDeque::new() };
         let unpacked = unpack(source, Some(blob), &diff_id, &temp, &limits);
-        let published = unpacked.and_then(|unpacked| {
-            layout.publish_layer(&diff_id, &temp, unpacked.usage, unpacked.implied).inspect_err(|_| {
-                let _ = std::fs::remove_dir_all(&temp);
-            })
-        });
+        let published = unpacked.and_then(|found| layout.publish_layer(&diff_id, &temp, found));
         let _ = done.send(published);
     };
     let spawned = std::thread::Builder::new().name("layer-apply".to_owned()).spawn(work);

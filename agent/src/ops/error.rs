@@ -240,6 +240,8 @@ fn cgroup_kind(error: &CgroupError) -> ErrorKind {
         CgroupError::Write { source, .. } | CgroupError::Io { source, .. } => io_kind(source),
         CgroupError::Timeout { .. } => ErrorKind::DeadlineExceeded,
         CgroupError::NoHierarchy => ErrorKind::Unimplemented,
+        CgroupError::Systemd { .. } => ErrorKind::Unavailable,
+        CgroupError::Job { .. } => ErrorKind::Internal,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Log, LogFormat};
 
@@ -29,7 +30,7 @@ pub enum LogError {
 /// When the level is malformed, or it was called before.
 pub fn init_logs(log: &Log) -> Result<(), LogError> {
     let level = |source| LogError::Level { level: log.level.clone(), source };
-    let filter = EnvFilter::try_new(&log.level).map_err(level)?;
+    let filter = EnvFilter::try_new(directives(&log.level)).map_err(level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -40,4 +41,26 @@ pub fn init_logs(log: &Log) -> Result<(), LogError> {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
     }
     .map_err(LogError::Twice)
+}
+
+/// A level by itself is ours: at `debug` the HTTP/2 library would tell of each frame.
+fn directives(level: &str) -> String {
+    match level.parse::<LevelFilter>() {
+        Ok(ours) if ours > LevelFilter::INFO => format!("info,berth={level},cni={level}"),
+        _ => level.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_level_is_ours_and_a_list_is_taken_as_it_is() {
+        assert_eq!(directives("warn"), "warn");
+        assert_eq!(directives("debug"), "info,berth=debug,cni=debug");
+        assert_eq!(directives("info,h2=debug"), "info,h2=debug");
+        assert!(EnvFilter::try_new(directives("trace")).is_ok());
+        assert!(EnvFilter::try_new(directives("berth=loud")).is_err());
+    }
 }

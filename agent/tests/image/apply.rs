@@ -233,7 +233,13 @@ fn stacked() -> Vec<Layer> {
         .raw(Symlink, "way", "dir", b"")
         .file("hard", b"h")
         .raw(Link, "harder", "hard", b"");
+    below.folder("swapped/").file("swapped/old", b"old").folder("late/").file("late/old", b"old");
+    below.folder("swapped2/").file("swapped2/old", b"old");
     let mut middle = Layer::new();
+    // Whiteout and folder of one name in one layer: the folder hides the one below, whichever comes first.
+    middle.file(".wh.swapped", b"").folder("swapped/").file("swapped/new", b"new");
+    middle.folder("late/").file("late/new", b"new").file(".wh.late", b"");
+    middle.file(".wh.swapped2", b"").file("swapped2/implied", b"new");
     middle.folder("./").folder("dir/").file("dir/.wh.gone", b"").file("dir/.wh.tree", b"").folder("opaque/");
     middle.file("opaque/.wh..wh..opq", b"").file("opaque/new", b"new").file(".wh.replaced", b"").folder("replaced/");
     middle.file("replaced/inside", b"inside").folder("emptied/").file("emptied/.wh.x", b"").file(".wh.again", b"");
@@ -282,6 +288,11 @@ fn whiteouts_and_opaque_folders_stack_as_umoci_unpacks_them() {
         nix::mount::umount2(&merged, nix::mount::MntFlags::MNT_DETACH).unwrap();
         assert_eq!(ours, theirs);
         assert!(ours.contains_key("again/new") && !ours.contains_key("again/old") && !ours.contains_key("way"));
+        for folder in ["swapped", "late"] {
+            let has = |name: &str| ours.contains_key(&format!("{folder}/{name}"));
+            assert!(has("new") && !has("old"), "{folder}");
+        }
+        assert!(ours.contains_key("swapped2/implied") && !ours.contains_key("swapped2/old"));
         assert!(!ours.contains_key("opaque/sub/older") && !ours.contains_key("dir/tree/leaf"));
     });
 }

@@ -74,6 +74,20 @@ async fn a_layer_with_another_blobs_content() {
 }
 
 #[tokio::test]
+async fn a_layer_that_is_compressed_otherwise() {
+    let fixture = Fixture::new();
+    let server = Server::start();
+    let tar = files(&[("x", &noise(10_000, 12))]);
+    let mut image = Image::gzip(std::slice::from_ref(&tar));
+    // The same content in another form: only the blob's own digest can tell.
+    let other = crate::build::compress(&tar, Compression::GzipTwice);
+    image.edit_manifest(|m| m["layers"][0]["size"] = other.len().into());
+    image.blobs.insert(image.layers[0].clone(), other);
+    let error = fixture.refused(&server.push("app", "1", &image)).await;
+    assert!(error.to_string().starts_with("layer blob: the content's digest"), "{error}");
+}
+
+#[tokio::test]
 async fn a_layer_that_the_configuration_does_not_know() {
     let fixture = Fixture::new();
     let server = Server::start();
@@ -238,6 +252,10 @@ async fn a_decompression_bomb() {
     let error = fixture.refused(&server.push("bomb", "1", &image)).await;
     assert_eq!(error.kind(), ErrorKind::Exhausted);
     assert!(error.to_string().contains("unpacked size"), "{error}");
+    // No file, only endless padding.
+    let padding = Image::gzip(&[vec![0; 13 << 20]]);
+    let error = fixture.refused(&server.push("bomb", "3", &padding)).await;
+    assert!(error.to_string().contains("decompressed size"), "{error}");
     let many: Vec<String> = (0..60).map(|n| format!("f{n}")).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b""[..])).collect();
     let error = fixture.refused(&server.push("bomb", "2", &Image::gzip(&[files(&many)]))).await;

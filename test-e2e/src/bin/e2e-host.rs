@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use test_e2e::host::{Spawn, Spawned, enter};
+use test_e2e::host::{Spawn, Spawned, enter, remove_cgroup_everywhere};
 use test_e2e::process;
 
 #[derive(Parser)]
@@ -56,7 +56,7 @@ fn main() -> io::Result<()> {
     }
     end_descendants();
     if std::env::var_os("E2E_KEEP").is_none() {
-        remove_cgroups(&options.cgroup);
+        remove_cgroup_everywhere(&options.cgroup);
         std::fs::remove_dir_all(&options.folder)?;
     }
     Ok(())
@@ -109,22 +109,4 @@ fn end_descendants() {
         std::thread::sleep(Duration::from_millis(20));
     }
     eprintln!("e2e-host: descendants that do not die: {:?}", process::descendants(own));
-}
-
-fn remove_cgroups(name: &str) {
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_path_buf()]) {
-        remove_cgroup(&hierarchy.join(name));
-    }
-}
-
-/// Removes a cgroup and those below it; what is busy or absent is left.
-fn remove_cgroup(group: &Path) {
-    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&entry.path());
-        }
-    }
-    let _ = std::fs::remove_dir(group);
 }

@@ -23,13 +23,15 @@ fn the_monitor_is_free_of_tokio() {
 #[tokio::test]
 async fn memory_stays_within_its_budget() {
     let e2e = Fixture::own("memory").await;
-    let empty = keepers(&e2e);
+    let (_, empty) = keepers(&e2e);
     let pods = 50;
     for number in 0..pods {
         let pod = e2e.pod(&format!("memory-{number}")).await;
         pod.start("main", &["sleep", "1000"]).await;
     }
-    let per_pod = keepers(&e2e).saturating_sub(empty) / pods;
+    let (count, full) = keepers(&e2e);
+    assert!(count > pods, "a monitor a pod, and the spawner: {count} processes");
+    let per_pod = full.saturating_sub(empty) / pods;
     let agent = process::pss(e2e.agent().pid);
     eprintln!("monitor: {} KiB a pod; agent: {} KiB", per_pod >> 10, agent >> 10);
     assert!(per_pod <= MONITOR_PSS, "{per_pod} bytes a pod");
@@ -39,8 +41,10 @@ async fn memory_stays_within_its_budget() {
     }
 }
 
-/// Memory of all processes that the agent keeps for its pods: the spawner and the monitors.
-fn keepers(e2e: &Fixture) -> u64 {
-    let below = process::descendants(e2e.machine.host.pid()).into_iter().filter_map(process::read);
-    below.filter(|process| process.name.starts_with("berth-monitor")).map(|process| process::pss(process.pid)).sum()
+/// The processes that the agent keeps for its pods, the spawner and the monitors: how many, and their memory.
+fn keepers(e2e: &Fixture) -> (u64, u64) {
+    let below = process::descendants(e2e.machine.host.pid()).into_iter();
+    let keepers = below.filter(|&pid| process::command_line(pid).starts_with("berth-monitor"));
+    let sizes: Vec<u64> = keepers.map(process::pss).collect();
+    (sizes.len() as u64, sizes.iter().sum())
 }

@@ -2,9 +2,8 @@
 
 use test_e2e::fixture::{Fixture, Setup};
 use test_e2e::image::{self, Compression, Format, Layer};
-use test_e2e::leaks::Census;
 
-use crate::recovery::nothing_more_than;
+use crate::recovery::{after_first_use, nothing_more_than};
 
 #[tokio::test]
 async fn a_full_disk_fails_the_pull_alone() {
@@ -18,7 +17,7 @@ async fn a_full_disk_fails_the_pull_alone() {
     let reference = e2e.registry().push("e2e/large", "1", &large).expect("push");
 
     let (pod, container) = e2e.run("disk", &["sleep", "1000"]).await;
-    let before = Census::take(&e2e.machine.host, &e2e.agent());
+    let before = after_first_use(&e2e).await;
     let refused = e2e.client.pull(&reference).await.expect_err("it does not fit");
     assert!(refused.message().contains("No space left on device"), "{refused:?}");
     assert_eq!(e2e.client.image_status(&reference).await.expect("status"), None);

@@ -63,9 +63,6 @@ async fn life(e2e: &Fixture, reference: &str, attempt: u32) -> Result<(), Status
         client.create_container(&pod, spec::container("main", reference, &["sleep", "1000"]), config).await?;
     client.start_container(&container).await?;
     client.exec(&container, &["true"], 10).await?;
-    client
-        .update_resources(&container, cri_api::v1::LinuxContainerResources { cpu_shares: 100, ..Default::default() })
-        .await?;
     client.reopen_log(&container).await?;
     client.stop_container(&container, 0).await?;
     client.remove_container(&container).await?;

@@ -1,10 +1,9 @@
 //! Two hundred pods come and go, eight at a time, twice: the machine is as it was.
 
 use test_e2e::fixture::Fixture;
-use test_e2e::leaks::Census;
 use tonic::Status;
 
-use crate::recovery::nothing_more_than;
+use crate::recovery::{after_first_use, nothing_more_than};
 
 /// How many pods, and how many at a time.
 const PODS: usize = 200;
@@ -13,9 +12,7 @@ const PARALLEL: usize = 8;
 #[tokio::test]
 async fn two_hundred_pods_twice_leave_nothing() {
     let e2e = Fixture::own("leaks").await;
-    // What is made once, on first use, is not a leak.
-    round(&e2e, PARALLEL).await;
-    let before = settled(&e2e).await;
+    let before = after_first_use(&e2e).await;
     for _ in 0..2 {
         round(&e2e, PODS).await;
         nothing_more_than(&e2e, &before).await;
@@ -31,17 +28,6 @@ async fn a_running_container_mounts_nothing_on_the_host() {
     let (_pod, container) = e2e.run("mounts", &["sleep", "1000"]).await;
     container.sh("true").await;
     assert_eq!((table(pids.0), table(pids.1)), before);
-}
-
-/// A census that does not change any more.
-async fn settled(e2e: &Fixture) -> Census {
-    test_e2e::fixture::eventually("the machine settles", async || {
-        let first = Census::take(&e2e.machine.host, &e2e.agent());
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        let second = Census::take(&e2e.machine.host, &e2e.agent());
-        (first == second).then_some(second)
-    })
-    .await
 }
 
 /// So many lives of a pod with one container, some at a time.

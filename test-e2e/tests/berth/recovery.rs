@@ -5,6 +5,7 @@ use std::time::Duration;
 use cri_api::v1;
 use test_e2e::cri_log::Stream;
 use test_e2e::fixture::{Fixture, eventually};
+use test_e2e::host::remove_cgroup_everywhere;
 use test_e2e::leaks::Census;
 use test_e2e::process;
 
@@ -53,15 +54,11 @@ async fn exits_meanwhile_are_known() {
     let mount = test_e2e::spec::bind(&volume, "/tmp", false);
     let container = pod.start_with("main", &["sh", "-c", wait], |config| config.mounts = vec![mount]).await;
     let oom = pod
-        .start_with(
-            "oom",
-            &["sh", "-c", &format!("{wait} & while [ ! -e /go/go ]; do sleep 0.02; done; exec tail /dev/zero")],
-            |config| {
-                config.mounts = vec![test_e2e::spec::bind(&volume, "/go", false)];
-                test_e2e::spec::resources(config).memory_limit_in_bytes = 24 << 20;
-                test_e2e::spec::resources(config).memory_swap_limit_in_bytes = 24 << 20;
-            },
-        )
+        .start_with("oom", &["sh", "-c", "while [ ! -e /go/go ]; do sleep 0.02; done; exec tail /dev/zero"], |config| {
+            config.mounts = vec![test_e2e::spec::bind(&volume, "/go", false)];
+            test_e2e::spec::resources(config).memory_limit_in_bytes = 24 << 20;
+            test_e2e::spec::resources(config).memory_swap_limit_in_bytes = 24 << 20;
+        })
         .await;
     let (id, oom_id, pid) = (container.id.clone(), oom.id.clone(), container.pid());
     let (oom_pid, mut window) = (oom.pid(), (0, 0));
@@ -84,8 +81,7 @@ async fn exits_meanwhile_are_known() {
 #[tokio::test]
 async fn every_state_is_taken_over_and_can_be_ended() {
     let mut e2e = Fixture::own("states").await;
-    let machine = e2e.machine.clone();
-    let before = Census::take(&machine.host, &e2e.agent());
+    let before = after_first_use(&e2e).await;
     let running = e2e.pod("running").await;
     let created = running.create_with("created", &["sleep", "1000"], |_| {}).await.id;
     let alive = running.start("alive", &["sleep", "1000"]).await.id;
@@ -115,7 +111,7 @@ async fn every_state_is_taken_over_and_can_be_ended() {
 async fn a_reboot_leaves_images_and_nothing_else() {
     let mut e2e = Fixture::own("reboot").await;
     let machine = e2e.machine.clone();
-    let before = Census::take(&machine.host, &e2e.agent());
+    let before = after_first_use(&e2e).await;
     for name in ["one", "two"] {
         let (_pod, container) = e2e.run(name, &["sleep", "1000"]).await;
         container.sh("echo x > /written").await;
@@ -135,6 +131,7 @@ async fn a_reboot_leaves_images_and_nothing_else() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     std::fs::remove_dir_all(&e2e.agent().run_root).expect("empty /run");
+    remove_cgroup_everywhere(&machine.cgroup);
     e2e.agent().launch(&machine.host).expect("boots");
     e2e.reconnect().await;
 
@@ -145,6 +142,21 @@ async fn a_reboot_leaves_images_and_nothing_else() {
     nothing_more_than(&e2e, &before).await;
     let (_pod, container) = e2e.run("after", &["sleep", "1000"]).await;
     assert_eq!(container.sh("ls /written 2>/dev/null; true").await, "");
+}
+
+/// What is there once a pod has come and gone: what is made once, on first use, is not a leak.
+pub(crate) async fn after_first_use(e2e: &Fixture) -> Census {
+    let (pod, container) = e2e.run("first-use", &["sleep", "1000"]).await;
+    container.sh("true").await;
+    e2e.client.stop_pod(&pod.id).await.expect("stop");
+    e2e.client.remove_pod(&pod.id).await.expect("remove");
+    eventually("the machine settles", async || {
+        let first = Census::take(&e2e.machine.host, &e2e.agent());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let second = Census::take(&e2e.machine.host, &e2e.agent());
+        (first == second).then_some(second)
+    })
+    .await
 }
 
 /// Waits until nothing is left that was not there before: namespaces and interfaces die a moment after their pod.

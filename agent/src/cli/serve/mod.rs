@@ -13,7 +13,7 @@ mod socket;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cri_api::v1::CgroupDriver as CriCgroupDriver;
 use sd_notify::NotifyState;
@@ -23,12 +23,16 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 use super::checks::{Check, Facts, Level, evaluate};
 use super::flags::ServeFlags;
+use crate::admin;
 use crate::config::{CgroupDriver, Config, ConfigError};
 use crate::cri::{self, Observe, Readiness};
-use crate::telemetry::{self, LogError, MetricsError, MetricsServer};
+use crate::telemetry::{self, LogError, MetricsError, MetricsServer, Rpcs};
 use engine::StartError;
 use lock::{Lock, LockError};
 use socket::{Socket, SocketError};
+
+/// How long no request must have been under way before the agent ends: the last answers are on their way to the socket.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// The agent cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +107,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
         tokio::spawn(server.run());
     }
 
-    let readiness = Readiness::default();
+    let (readiness, images) = (Readiness::default(), admin::Images::default());
     let driver = match config.cgroups.driver {
         CgroupDriver::Cgroupfs => CriCgroupDriver::Cgroupfs,
         CgroupDriver::Systemd => CriCgroupDriver::Systemd,
@@ -112,7 +116,8 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
     let router = tonic::transport::Server::builder()
         .layer(observe.clone())
         .add_service(cri::runtime_service(readiness.clone(), driver))
-        .add_service(cri::image_service(readiness.clone()));
+        .add_service(cri::image_service(readiness.clone()))
+        .add_service(admin::service(images.clone()));
     let mut server = tokio::spawn(async move {
         let told = async move { draining.await.unwrap_or(()) };
         router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), told).await
@@ -121,14 +126,18 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
 
     let started = Instant::now();
     tokio::select! {
-        engine = engine::start(&config) => readiness.open(engine?),
+        engine = engine::start(&config) => {
+            let engine = engine?;
+            images.open(engine.images().clone());
+            readiness.open(engine);
+        }
         () = stop.wait() => {
             tracing::info!("told to stop before recovery was done");
             return Ok(());
         }
         ended = &mut server => return finished(ended),
     }
-    tracing::info!(milliseconds = started.elapsed().as_secs_f64() * 1e3, "ready");
+    tracing::info!(took = ?started.elapsed(), "ready");
     notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
 
     tokio::select! {
@@ -136,15 +145,26 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
         ended = &mut server => return finished(ended),
     }
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests")]);
-    let _ = drain.send(());
-    match tokio::time::timeout(config.drain_timeout, server).await {
-        Ok(ended) => finished(ended)?,
-        Err(_) => {
-            tracing::warn!(unanswered = observe.rpcs().in_flight(), "requests are given up after the drain timeout")
+    let (_, rpcs) = (drain.send(()), observe.rpcs());
+    tokio::select! {
+        ended = &mut server => finished(ended)?,
+        () = answered(&rpcs) => {}
+        () = tokio::time::sleep(config.drain_timeout) => {
+            tracing::warn!(unanswered = rpcs.in_flight(), "requests are given up after the drain timeout");
         }
     }
     tracing::info!("stopped; pods run on");
     Ok(())
+}
+
+/// Returns when no request is under way any more. The server itself ends only when its last client has hung up, and a
+/// client that hangs must not hold the agent.
+async fn answered(rpcs: &Rpcs) {
+    let mut quiet = 0;
+    while quiet < 2 {
+        tokio::time::sleep(QUIET / 2).await;
+        quiet = if rpcs.in_flight() == 0 { quiet + 1 } else { 0 };
+    }
 }
 
 type Ended = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;

@@ -85,7 +85,7 @@ fn take(store: &ImageStore, bundle: &Bundle, found: Found, name: Option<&Referen
         }
         let temp = store.layout().temp_path();
         let unpacked = unpack(bundle.blocks(&file)?, blob, diff_id, &temp, &store.limits())?;
-        store.layout().publish_layer(diff_id, &temp, unpacked.usage, unpacked.implied)?;
+        store.layout().publish_layer(diff_id, &temp, unpacked)?;
     }
     let named = match name {
         Some(name) => Some(name.clone()),

@@ -156,7 +156,7 @@ impl Applier {
             set_opaque(parent, name)?;
         }
         let whole = path.whole();
-        self.tree.described(&whole);
+        self.tree.described(&whole)?;
         self.describe(name, &path.parent, entry)?;
         self.folder_times.insert(whole, timespec(entry));
         Ok(())

@@ -16,4 +16,4 @@ mod unpack;
 
 pub(crate) use archive::{Archive, ArchiveError, Kind};
 pub(crate) use blocks::{FileBlocks, Source};
-pub(crate) use unpack::{Blob, Limits, unpack};
+pub(crate) use unpack::{Blob, Limits, Unpacked, unpack};

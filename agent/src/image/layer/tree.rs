@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
+/// What the names of folders may take in memory until the layer is done; the largest real images need a twentieth.
+const NAMES: usize = 64 << 20;
+
 /// Marks a folder that hides the ones below it (kernel, Documentation/filesystems/overlayfs.rst).
 const OPAQUE: &str = "trusted.overlay.opaque";
 const MOST_SYMLINKS: usize = 40;
@@ -94,26 +97,46 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// The folder of the entry before: entries come in order, so it is mostly the next one's too.
     cached: Option<(Vec<u8>, OwnedFd)>,
-    /// Folders that no entry of their own described.
-    implied: BTreeSet<Vec<u8>>,
+    implied: Implied,
+}
+
+/// Folders that no entry of their own described.
+#[derive(Default)]
+struct Implied {
+    folders: BTreeSet<Vec<u8>>,
+    /// Of all names remembered, those of described folders included.
+    bytes: usize,
+}
+
+impl Implied {
+    fn account(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        // A node of a map beside the name itself.
+        self.bytes += path.len() + 64;
+        if self.bytes > NAMES {
+            TreeError::refused("the names of the layer's folders take more than 64 MiB")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl Tree {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         let root = sys::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { root, cached: None, implied: BTreeSet::new() })
+        Ok(Self { root, cached: None, implied: Implied::default() })
     }
 
     /// The folders that the archive implied, for whoever knows the layers below.
     pub(super) fn implied(&self) -> Vec<PathBuf> {
-        self.implied.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
+        self.implied.folders.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
     }
 
-    /// An entry of its own came for this folder.
-    pub(super) fn described(&mut self, path: &[u8]) {
-        if !self.implied.is_empty() {
-            self.implied.remove(path);
+    /// An entry of its own came for this folder, whose name the caller keeps.
+    pub(super) fn described(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        if !self.implied.folders.is_empty() {
+            self.implied.folders.remove(path);
         }
+        self.implied.account(path)
     }
 
     /// A folder was removed or replaced: the cached one may be it.
@@ -161,7 +184,7 @@ impl Tree {
     }
 
     fn walk_existing(&self, path: &[u8]) -> Result<OwnedFd, TreeError> {
-        let mut unused = BTreeSet::new();
+        let mut unused = Implied::default();
         walk(self.root.as_fd(), path, false, &mut unused)
     }
 
@@ -172,7 +195,7 @@ impl Tree {
 
 /// Component by component, following symlinks itself: it can tell a climbing one from a legal absolute one, and makes
 /// what is missing.
-fn walk(root: BorrowedFd<'_>, path: &[u8], make: bool, implied: &mut BTreeSet<Vec<u8>>) -> Result<OwnedFd, TreeError> {
+fn walk(root: BorrowedFd<'_>, path: &[u8], make: bool, implied: &mut Implied) -> Result<OwnedFd, TreeError> {
     let mut todo: VecDeque<(Vec<u8>, bool)> = components(path).map(|c| (c.to_vec(), false)).collect();
     let mut done: Vec<(Vec<u8>, OwnedFd)> = Vec::new();
     let mut links = 0;
@@ -242,7 +265,7 @@ fn make_implied(
     folder: BorrowedFd<'_>,
     name: &[u8],
     above: &[(Vec<u8>, OwnedFd)],
-    implied: &mut BTreeSet<Vec<u8>>,
+    implied: &mut Implied,
 ) -> Result<OwnedFd, TreeError> {
     let mode = Mode::from_raw_mode(0o755);
     sys::mkdirat(folder, name, mode).named("make folder")?;
@@ -256,7 +279,8 @@ fn make_implied(
         }
         path.extend_from_slice(component);
     }
-    implied.insert(path);
+    implied.account(&path)?;
+    implied.folders.insert(path);
     Ok(opened)
 }
 
@@ -367,7 +391,7 @@ mod tests {
     fn implied_folders_are_told() {
         let (dir, mut tree) = folder();
         tree.folder(b"a/b/c").unwrap();
-        tree.described(b"a/b");
+        tree.described(b"a/b").unwrap();
         assert!(dir.path().join("a/b/c").is_dir());
         assert_eq!(tree.implied(), [PathBuf::from("a"), PathBuf::from("a/b/c")]);
     }

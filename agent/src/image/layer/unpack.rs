@@ -27,6 +27,14 @@ pub(crate) struct Limits {
     pub(crate) entries: u64,
 }
 
+impl Limits {
+    /// Of the archive: the content, and for each entry its header, an extended one and their padding. More is a bomb
+    /// that makes no file.
+    fn archive(&self) -> u64 {
+        self.bytes.saturating_add(self.entries.saturating_mul(2048)).saturating_add(1 << 20)
+    }
+}
+
 /// The compressed blob that a layer comes from, as its manifest describes it.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
@@ -85,7 +93,7 @@ where
     thread::scope(|scope| {
         let inflate = thread::Builder::new()
             .name("layer-inflate".to_owned())
-            .spawn_scoped(scope, move || inflate(source, blob, diff_id, &blocks, &spares))
+            .spawn_scoped(scope, move || inflate(source, blob, diff_id, limits, &blocks, &spares))
             .map_err(|e| ImageError::io("start a thread for", target, e))?;
         let applied = verify_and_apply(Incoming { blocks: incoming, spare, ended: false }, diff_id, target, limits);
         // Its receiver is gone by now, so the other thread cannot wait for us.
@@ -153,6 +161,7 @@ fn inflate<S: Source>(
     source: S,
     blob: Option<Blob>,
     diff_id: &Digest,
+    limits: &Limits,
     blocks: &mpsc::SyncSender<Message>,
     spares: &mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), ImageError> {
@@ -161,6 +170,7 @@ fn inflate<S: Source>(
         Err(e) => ImageError::CorruptLayer { layer: diff_id.to_string(), reason: e.to_string() },
     };
     let mut decoder = Decoder::new(BlockReader::new(source)).map_err(corrupt)?;
+    let mut total = 0;
     loop {
         let mut block = spares.try_recv().unwrap_or_default();
         block.resize(BLOCK, 0);
@@ -169,6 +179,11 @@ fn inflate<S: Source>(
             break;
         }
         block.truncate(filled);
+        total += filled as u64;
+        if total > limits.archive() {
+            let what = format!("layer {diff_id}: decompressed size");
+            return Err(ImageError::TooLarge { what, actual: total, limit: limits.archive() });
+        }
         if blocks.send(Message::Block(block)).is_err() {
             // The other side has failed and tells why.
             return Ok(());

@@ -23,7 +23,8 @@ use arc_swap::ArcSwap;
 use oci_spec::image::ImageConfiguration;
 
 use super::error::ImageError;
-use super::image::{FsUsage, Image, Usage};
+use super::image::{FsUsage, Image};
+use super::layer::Unpacked;
 use super::manifest::Descriptor;
 use super::reference::Reference;
 use crate::model::Digest;
@@ -209,36 +210,35 @@ impl Layout {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an unpacked folder in its place as the layer `diff_id`.
-    pub(crate) fn publish_layer(
-        &self,
-        diff_id: &Digest,
-        unpacked: &Path,
-        usage: Usage,
-        implied: Vec<PathBuf>,
-    ) -> Result<(), ImageError> {
-        let record = index::usage_path(&self.root, diff_id);
-        let text =
-            serde_json::to_vec(&usage).map_err(|e| ImageError::io("encode", &record, std::io::Error::from(e)))?;
-        let place = self.layer_dir(diff_id);
-        let stale = {
-            let _writer = self.lock_writer();
-            if self.layers.is_usable(diff_id) {
-                // Another operation was faster; containers may stand on its folder already.
-                return sweep::delete(unpacked);
-            }
-            fs::write(&record, text).map_err(|e| ImageError::io("write", &record, e))?;
-            // A folder of that name that the index does not name may be half there: it was never synced.
-            let stale = self.set_aside(&place)?;
-            fs::rename(unpacked, &place).map_err(|e| ImageError::io("rename", &place, e))?;
-            self.layers.set_ready(diff_id, usage, implied);
-            stale
-        };
+    /// Puts an unpacked folder in its place as the layer `diff_id`; if that fails, it is gone.
+    pub(crate) fn publish_layer(&self, diff_id: &Digest, unpacked: &Path, found: Unpacked) -> Result<(), ImageError> {
+        let stale = self.place_layer(diff_id, unpacked, found).inspect_err(|_| {
+            let _ = sweep::delete(unpacked);
+        })?;
         if let Some(path) = stale {
             sweep::delete(&path)?;
         }
         // Whoever wanted it may have gone meanwhile.
         self.collect(std::slice::from_ref(diff_id))
+    }
+
+    /// Answers what is to be deleted afterwards.
+    fn place_layer(&self, diff_id: &Digest, unpacked: &Path, found: Unpacked) -> Result<Option<PathBuf>, ImageError> {
+        let record = index::usage_path(&self.root, diff_id);
+        let text = serde_json::to_vec(&found.usage);
+        let text = text.map_err(|e| ImageError::io("encode", &record, std::io::Error::from(e)))?;
+        let place = self.layer_dir(diff_id);
+        let _writer = self.lock_writer();
+        if self.layers.is_usable(diff_id) {
+            // Another operation was faster; containers may stand on its folder already.
+            return Ok(Some(unpacked.to_owned()));
+        }
+        fs::write(&record, text).map_err(|e| ImageError::io("write", &record, e))?;
+        // A folder of that name that the index does not name may be half there: it was never synced.
+        let stale = self.set_aside(&place)?;
+        fs::rename(unpacked, &place).map_err(|e| ImageError::io("rename", &place, e))?;
+        self.layers.set_ready(diff_id, found.usage, found.implied);
+        Ok(stale)
     }
 
     /// Makes the image durable and visible: layers first, the index last. `still_wanted` is asked once more when

@@ -75,6 +75,11 @@ impl Client {
                 (None, Some(path)) => credentials::from_docker_config(path, wanted.registry(), wanted.repository())?,
                 _ => None,
             };
+            for endpoint in &endpoints {
+                // Makes the client and keeps it: certificates are read here, where a disk may be waited for. What is
+                // wrong with them is told when the endpoint is used.
+                let _ = client.connections.get(endpoint);
+            }
             Ok((endpoints, auth.or(from_file)))
         });
         let (endpoints, auth) = files

@@ -60,6 +60,27 @@ pub enum CgroupError {
     /// Device rules that make no program.
     #[error("device rules: {0}")]
     Devices(&'static str),
+    /// systemd could not be asked, or said no.
+    #[error("systemd: {op} {unit}")]
+    Systemd {
+        /// What was being done.
+        op: &'static str,
+        /// To which unit.
+        unit: String,
+        /// What it answered.
+        #[source]
+        source: Box<zbus::Error>,
+    },
+    /// systemd tried, and its job did not succeed.
+    #[error("systemd: {op} {unit}: the job ended as {result:?}")]
+    Job {
+        /// What was being done.
+        op: &'static str,
+        /// To which unit.
+        unit: String,
+        /// systemd's word for it: canceled, timeout, failed, dependency, skipped.
+        result: String,
+    },
 }
 
 impl CgroupError {

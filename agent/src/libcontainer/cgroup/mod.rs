@@ -19,6 +19,8 @@ mod limits;
 mod path;
 /// Usage.
 mod stats;
+/// The systemd driver: scopes over D-Bus.
+mod systemd;
 
 use std::os::fd::OwnedFd;
 
@@ -30,6 +32,7 @@ pub use error::CgroupError;
 pub use layout::{Driver, Layout};
 pub use limits::cpu_weight;
 pub use stats::CgroupStats;
+pub use systemd::Systemd;
 
 use folder::{Folder, Root};
 

@@ -19,6 +19,8 @@ use emit::{Program, Target};
 /// BPF_MAXINSNS.
 const MAX_INSTRUCTIONS: usize = 4096;
 const ENOSYS: u32 = 38;
+/// Where arm's own calls begin, and where no other table has any.
+const ARM_PRIVATE: u32 = 0x0f_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
 
 /// A compiled profile.
@@ -70,7 +72,7 @@ pub(super) fn compile_for(profile: &LinuxSeccomp, machine: Machine) -> Result<Fi
     // One subtree for each value of `seccomp_data.arch`; an unlisted one kills, as libseccomp's does.
     let mut next = Target::Return(KILL_PROCESS);
     for (arch, abis) in by_audit_arch(profile, machine).into_iter().rev() {
-        let mut verdicts = BTreeMap::new();
+        let mut verdicts: BTreeMap<u32, usize> = BTreeMap::new();
         let mut bodies = vec![Body::Return(default)];
         for &abi in &abis {
             verdicts.extend(verdicts_of(abi, &rules, default, &mut bodies));
@@ -265,6 +267,11 @@ fn intervals(abis: &[Abi], verdicts: &BTreeMap<u32, usize>, default: u32, bodies
     let kill = intern(bodies, Body::Return(KILL_PROCESS));
     let above = |number: u32, bodies: &mut Vec<Body>| above_highest(number, verdicts, default, bodies);
 
+    let second_tables: &[u32] = match abis {
+        [.., Abi::Arm] | [Abi::Arm, ..] => &[ARM_PRIVATE],
+        _ if abis.contains(&Abi::X32) => &[X32_BIT],
+        _ => &[],
+    };
     let mut unnamed = 0;
     let mut next = 0u64;
     for (&number, &body) in verdicts {
@@ -274,6 +281,12 @@ fn intervals(abis: &[Abi], verdicts: &BTreeMap<u32, usize>, default: u32, bodies
         push(number, body);
         next = u64::from(number) + 1;
         unnamed = above(number, bodies);
+        // A second table begins: what is unnamed there is not newer than the first one's calls.
+        let following = verdicts.range(number.saturating_add(1)..).next().map_or(u32::MAX, |(&number, _)| number);
+        for table in second_tables.iter().copied().filter(|&table| number < table && table < following) {
+            push(next as u32, unnamed);
+            (unnamed, next) = (0, u64::from(table));
+        }
     }
     if next <= u64::from(u32::MAX) {
         push(next as u32, unnamed);
@@ -288,13 +301,10 @@ fn intervals(abis: &[Abi], verdicts: &BTreeMap<u32, usize>, default: u32, bodies
 /// A call that is newer than every call of its table that the profile names gets ENOSYS, so that the C library falls
 /// back to an older one instead of failing with EPERM (runc does the same). A profile that allows by default is let be.
 fn above_highest(number: u32, verdicts: &BTreeMap<u32, usize>, default: u32, bodies: &mut Vec<Body>) -> usize {
-    const ARM_PRIVATE: u32 = 0x0f_0000;
-    let table_end = if number >= X32_BIT {
-        u32::MAX
-    } else if number >= ARM_PRIVATE {
-        X32_BIT - 1
-    } else {
-        ARM_PRIVATE
+    let table_end = match number {
+        X32_BIT.. => u32::MAX,
+        ARM_PRIVATE.. => return 0,
+        _ => ARM_PRIVATE - 1,
     };
     let permissive = strictness(default) >= strictness(0x7ffc_0000);
     let highest = verdicts.range(number.saturating_add(1)..=table_end).next().is_none();

@@ -473,7 +473,9 @@ fn seccomp_profiles_go_into_the_spec() {
     fixture.profile = Some(b"{\"defaultAction\":\"SCMP_ACT_ALLOW\"}".to_vec());
     fixture.build().unwrap();
     fixture.profile = Some(b"{\"defaultAction\":\"SCMP_ACT_MAYBE\"}".to_vec());
-    assert!(fixture.error().contains("line 1"), "{}", fixture.error());
+    let error = fixture.build().unwrap_err();
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.to_string().contains("/p.json") && reason.contains("line 1"), "{error}: {reason}");
 }
 
 #[test]

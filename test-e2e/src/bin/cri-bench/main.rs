@@ -77,7 +77,7 @@ async fn measure(options: Options) -> Result<(), Box<dyn Error>> {
     let machine = Machine::start(&Setup { name: "bench".into(), endpoint, inside, root_size: None })?;
     let client = Client::connect(machine.endpoint()).await?;
     let socket = machine.endpoint().trim_start_matches("unix://");
-    let daemon = test_e2e::process::listener_of(socket, machine.inside).ok_or("nobody listens on the socket")?;
+    let daemon = test_e2e::process::listener_of(socket)?;
     let tree = options.tree.unwrap_or(daemon);
     client.pull(machine.busybox()).await?;
     let bench = Bench { options, machine, client, daemon, tree };
