@@ -70,4 +70,8 @@ async fn latencies() {
         show(name, times);
     }
     println!("monitor: {}", pod.memory());
+    let many = futures_util::future::join_all((0..20).map(|_| sandbox.pod())).await;
+    let container = many[0].run("sleep 1000").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    println!("one of 21, with {}: {}", container.id, many[0].memory());
 }

@@ -84,10 +84,13 @@ async fn stop_asks_first_and_kills_later() {
     let long = tokio::spawn(async move { monitor.stop(&id, SIGTERM, Duration::from_secs(600)).await });
     pod.until_logged(&stubborn, "asked").await;
     // A later, shorter grace shortens the wait; a longer one does not lengthen it again; nobody asks twice.
-    let (short, longer) = tokio::join!(
-        pod.monitor.stop(&stubborn.id, SIGTERM, Duration::from_millis(200)),
-        pod.monitor.stop(&stubborn.id, SIGTERM, Duration::from_secs(300)),
-    );
+    let both = async {
+        tokio::join!(
+            pod.monitor.stop(&stubborn.id, SIGTERM, Duration::from_millis(200)),
+            pod.monitor.stop(&stubborn.id, SIGTERM, Duration::from_secs(300)),
+        )
+    };
+    let (short, longer) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it is killed in time");
     let record = short.unwrap();
     assert_eq!((record.exit_code, record.signal), (137, 9));
     assert_eq!(longer.unwrap(), record);

@@ -47,6 +47,8 @@ async fn a_new_agent_finds_everything_as_it_was() {
 async fn the_newest_agent_wins() {
     let sandbox = Sandbox::new().await;
     let mut old = sandbox.pod().await;
+    // An init that waits holds no copy of the connection: the old agent sees it close.
+    old.create(&old.container("true")).await.unwrap();
     let (monitor, namespaces, events) = Monitor::connect(&sandbox.socket(&old.id)).await.unwrap();
     assert!(matches!(old.event().await, MonitorEvent::Lost));
     assert!(matches!(old.monitor.inspect().await, Err(MonitorError::Lost)));
@@ -58,7 +60,6 @@ async fn the_newest_agent_wins() {
 async fn a_killed_monitor_is_noticed_at_once() {
     let sandbox = Sandbox::new().await;
     let mut pod = sandbox.pod().await;
-    // An init that waits holds no copy of the connection.
     pod.create(&pod.container("true")).await.unwrap();
     kill_process(Pid::from_raw(pod.monitor.pid()).unwrap(), Signal::KILL).unwrap();
     assert!(matches!(pod.event().await, MonitorEvent::Lost));
