@@ -1,18 +1,24 @@
 //! The systemd driver: a container's cgroup is a transient scope in the slice of its pod, made and ended over D-Bus.
 //!
-//! A scope needs a process to begin with. The monitor lends one that only waits; the container's init is cloned straight
+//! A scope needs a process to begin with. The spawner lends one that only waits; the container's init is cloned straight
 //! into the scope's cgroup (CLONE_INTO_CGROUP), and the lent process ends. The scope is delegated: below it systemd
 //! touches nothing, and what `Cgroup::create` writes into it stays. systemd is told the limits all the same, since it
 //! writes its own idea of them whenever it reloads.
 
+/// Limits in systemd's words.
+mod properties;
+
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use oci_spec::runtime::LinuxResources;
+use tokio::sync::Mutex;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
-use super::{CgroupError, cpu_weight};
+use self::properties::properties;
+use super::CgroupError;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -27,7 +33,9 @@ type Units = Vec<(&'static str, Properties)>;
 /// A connection to systemd; clones share it.
 #[derive(Debug, Clone)]
 pub struct Systemd {
-    bus: Connection,
+    address: Option<String>,
+    /// Replaced once it is closed: the bus may be restarted under a node that runs on.
+    bus: Arc<Mutex<Connection>>,
 }
 
 /// What is being done to a unit, for errors.
@@ -44,20 +52,13 @@ impl Doing<'_> {
 }
 
 impl Systemd {
-    /// Connects to the system bus, or to the bus at an address.
+    /// Connects to the system bus (where DBUS_SYSTEM_BUS_ADDRESS says, if it says), or to the bus at an address.
     ///
     /// # Errors
     /// `CgroupError::Systemd`: there is no bus, or no systemd on it that sends its signals.
     pub async fn connect(address: Option<&str>) -> Result<Self, CgroupError> {
-        let doing = Doing { op: "connect to", unit: address.unwrap_or("the system bus") };
-        let builder = match address {
-            Some(address) => zbus::connection::Builder::address(address),
-            None => zbus::connection::Builder::system(),
-        };
-        let bus = builder.build().await;
-        let systemd = Self { bus: bus.map_err(|error| doing.failed(error))? };
-        systemd.call(doing, "Subscribe", &()).await?;
-        Ok(systemd)
+        let bus = open(address).await?;
+        Ok(Self { address: address.map(str::to_owned), bus: Arc::new(Mutex::new(bus)) })
     }
 
     /// Makes the scope at a path that `Layout::container_path` gave, with a process in it, and waits until it is there.
@@ -73,19 +74,9 @@ impl Systemd {
     ) -> Result<(), CgroupError> {
         let (slice, unit) = split(path)?;
         let doing = Doing { op: "start", unit };
-        let mut properties: Properties = vec![
-            ("Description", Variant::from("Berth container")),
-            ("Slice", Variant::from(slice.to_owned())),
-            ("PIDs", Variant::from(vec![process])),
-            ("Delegate", Variant::from(true)),
-            ("DefaultDependencies", Variant::from(false)),
-            ("CollectMode", Variant::from("inactive-or-failed")),
-            ("CPUAccounting", Variant::from(true)),
-            ("MemoryAccounting", Variant::from(true)),
-            ("TasksAccounting", Variant::from(true)),
-        ];
-        properties.extend(limits.map(|limits| self::properties(limits, unified)).unwrap_or_default());
-        let body = (unit, "fail", properties, Units::new());
+        let mut all = scope("Berth container", slice, process);
+        all.extend(limits.map(|limits| properties(limits, unified)).unwrap_or_default());
+        let body = (unit, "fail", all, Units::new());
         match self.run_job(doing, "StartTransientUnit", &body).await {
             // What a failed scope of that name left behind: the name is random, so that it can only be this one's.
             Err(CgroupError::Systemd { source, .. }) if is(&source, "UnitExists") => {
@@ -93,6 +84,27 @@ impl Systemd {
                 self.run_job(doing, "StartTransientUnit", &body).await
             }
             result => result,
+        }
+    }
+
+    /// Moves a process into the scope at a path, and makes the scope when it is not there. It stays while anybody is
+    /// in it.
+    ///
+    /// # Errors
+    /// `CgroupError`: systemd refused, or its job failed.
+    pub async fn join_scope(&self, path: &str, description: &str, process: u32) -> Result<(), CgroupError> {
+        let (slice, unit) = split(path)?;
+        let doing = Doing { op: "start", unit };
+        let body = (unit, "fail", scope(description, slice, process), Units::new());
+        match self.run_job(doing, "StartTransientUnit", &body).await {
+            Err(CgroupError::Systemd { source, .. }) if is(&source, "UnitExists") => {}
+            result => return result,
+        }
+        let attach = Doing { op: "add a process to", unit };
+        match self.call(attach, "AttachProcessesToUnit", &(unit, "", vec![process])).await {
+            // The last that was in it has just ended.
+            Err(_) => self.run_job(doing, "StartTransientUnit", &body).await,
+            Ok(_) => Ok(()),
         }
     }
 
@@ -123,11 +135,15 @@ impl Systemd {
     where
         B: serde::Serialize + DynamicType,
     {
-        let call = self.bus.call_method(Some(SERVICE), OBJECT, Some(MANAGER), method, body);
-        match tokio::time::timeout(JOB_WAIT, call).await {
-            Ok(answer) => answer.map_err(|error| doing.failed(error)),
-            Err(_) => Err(timed_out(doing)),
+        call(&self.bus().await?, doing, method, body).await
+    }
+
+    async fn bus(&self) -> Result<Connection, CgroupError> {
+        let mut bus = self.bus.lock().await;
+        if bus.is_closed() {
+            *bus = open(self.address.as_deref()).await?;
         }
+        Ok(bus.clone())
     }
 
     /// Calls what answers with a job, and waits for the job's end.
@@ -135,9 +151,10 @@ impl Systemd {
     where
         B: serde::Serialize + DynamicType,
     {
+        let bus = self.bus().await?;
         // The job may be done before its number has come back: listen first.
-        let mut ended = self.job_ends().await.map_err(|error| doing.failed(error))?;
-        let answer = self.call(doing, method, body).await?;
+        let mut ended = job_ends(&bus).await.map_err(|error| doing.failed(error))?;
+        let answer = call(&bus, doing, method, body).await?;
         let job: OwnedObjectPath = answer.body().deserialize().map_err(|error| doing.failed(error))?;
         let wait = async {
             while let Some(signal) = ended.next().await {
@@ -156,16 +173,58 @@ impl Systemd {
             Err(_) => Err(timed_out(doing)),
         }
     }
+}
 
-    async fn job_ends(&self) -> zbus::Result<MessageStream> {
-        let rule = MatchRule::builder()
-            .msg_type(zbus::message::Type::Signal)
-            .sender(SERVICE)
-            .interface(MANAGER)
-            .member("JobRemoved")
-            .build()?;
-        MessageStream::for_match_rule(rule, &self.bus, NonZeroUsize::new(256)).await
+async fn open(address: Option<&str>) -> Result<Connection, CgroupError> {
+    let doing = Doing { op: "connect to", unit: address.unwrap_or("the system bus") };
+    let builder = match address {
+        Some(address) => zbus::connection::Builder::address(address),
+        None => zbus::connection::Builder::system(),
+    };
+    let bus = builder.build().await.map_err(|error| doing.failed(error))?;
+    call(&bus, doing, "Subscribe", &()).await?;
+    Ok(bus)
+}
+
+async fn call<B>(
+    bus: &Connection,
+    doing: Doing<'_>,
+    method: &'static str,
+    body: &B,
+) -> Result<zbus::Message, CgroupError>
+where
+    B: serde::Serialize + DynamicType,
+{
+    let call = bus.call_method(Some(SERVICE), OBJECT, Some(MANAGER), method, body);
+    match tokio::time::timeout(JOB_WAIT, call).await {
+        Ok(answer) => answer.map_err(|error| doing.failed(error)),
+        Err(_) => Err(timed_out(doing)),
     }
+}
+
+async fn job_ends(bus: &Connection) -> zbus::Result<MessageStream> {
+    let rule = MatchRule::builder()
+        .msg_type(zbus::message::Type::Signal)
+        .sender(SERVICE)
+        .interface(MANAGER)
+        .member("JobRemoved")
+        .build()?;
+    MessageStream::for_match_rule(rule, bus, NonZeroUsize::new(256)).await
+}
+
+/// What every scope of ours is.
+fn scope(description: &str, slice: &str, process: u32) -> Properties {
+    vec![
+        ("Description", Variant::from(description.to_owned())),
+        ("Slice", Variant::from(slice.to_owned())),
+        ("PIDs", Variant::from(vec![process])),
+        ("Delegate", Variant::from(true)),
+        ("DefaultDependencies", Variant::from(false)),
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        ("CPUAccounting", Variant::from(true)),
+        ("MemoryAccounting", Variant::from(true)),
+        ("TasksAccounting", Variant::from(true)),
+    ]
 }
 
 fn timed_out(doing: Doing<'_>) -> CgroupError {
@@ -188,73 +247,9 @@ fn split(path: &str) -> Result<(&str, &str), CgroupError> {
     }
 }
 
-/// Limits in systemd's words (org.freedesktop.systemd1(5)).
-fn properties(limits: &LinuxResources, unified: bool) -> Properties {
-    let mut list: Properties = Vec::new();
-    let bytes = |bytes: i64| Variant::from(u64::try_from(bytes).unwrap_or(u64::MAX));
-    if let Some(memory) = limits.memory() {
-        let name = if unified { "MemoryMax" } else { "MemoryLimit" };
-        list.extend(memory.limit().map(|limit| (name, bytes(limit))));
-        if let (true, Some(limit), Some(both)) = (unified, memory.limit(), memory.swap()) {
-            list.push(("MemorySwapMax", bytes(if both < 0 { both } else { (both - limit).max(0) })));
-        }
-    }
-    if let Some(cpu) = limits.cpu() {
-        list.extend(cpu.shares().map(|shares| match unified {
-            true => ("CPUWeight", Variant::from(cpu_weight(shares))),
-            false => ("CPUShares", Variant::from(shares)),
-        }));
-        if let Some(quota) = cpu.quota() {
-            let period = cpu.period().filter(|&period| period > 0).unwrap_or(100_000);
-            list.push(("CPUQuotaPerSecUSec", Variant::from(quota_per_second(quota, period))));
-            list.push(("CPUQuotaPeriodUSec", Variant::from(period)));
-        }
-        if unified {
-            list.extend(cpu.cpus().as_deref().and_then(bit_set).map(|set| ("AllowedCPUs", Variant::from(set))));
-            list.extend(cpu.mems().as_deref().and_then(bit_set).map(|set| ("AllowedMemoryNodes", Variant::from(set))));
-        }
-    }
-    if let Some(pids) = limits.pids() {
-        list.push(("TasksMax", bytes(if pids.limit() > 0 { pids.limit() } else { -1 })));
-    }
-    list
-}
-
-/// systemd keeps quotas in per cent: rounded up, so that it never gives less than was asked for.
-fn quota_per_second(quota: i64, period: u64) -> u64 {
-    const PER_CENT: u64 = 10_000;
-    match u64::try_from(quota) {
-        Ok(quota) if quota > 0 => quota.saturating_mul(1_000_000).div_ceil(period).div_ceil(PER_CENT) * PER_CENT,
-        _ => u64::MAX,
-    }
-}
-
-/// `0-2,8` as bits, the lowest first; `None` for what is no list (the kernel will say so).
-fn bit_set(list: &str) -> Option<Vec<u8>> {
-    let mut bits: Vec<u8> = Vec::new();
-    for part in list.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if first > last || last > 65_535 {
-            return None;
-        }
-        bits.resize(bits.len().max(last / 8 + 1), 0);
-        (first..=last).for_each(|bit| bits[bit / 8] |= 1 << (bit % 8));
-    }
-    Some(bits)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use oci_spec::runtime::{LinuxCpu, LinuxMemory};
-
     use super::*;
-
-    fn named(properties: &Properties) -> HashMap<&'static str, String> {
-        properties.iter().map(|(name, value)| (*name, value.to_string())).collect()
-    }
 
     #[test]
     fn scopes_are_split_from_their_slices() {
@@ -262,41 +257,5 @@ mod tests {
         for bad in ["", "c.scope", "a/c.scope", "a.slice/c"] {
             assert!(split(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn quotas_round_up_to_per_cents() {
-        assert_eq!(quota_per_second(50_000, 100_000), 500_000);
-        assert_eq!(quota_per_second(1_001, 100_000), 20_000);
-        assert_eq!(quota_per_second(-1, 100_000), u64::MAX);
-    }
-
-    #[test]
-    fn lists_become_bits() {
-        assert_eq!(bit_set("0-2,8"), Some(vec![0b111, 1]));
-        assert_eq!(bit_set("15"), Some(vec![0, 0x80]));
-        for bad in ["", "a", "2-1", "1,", "70000"] {
-            assert_eq!(bit_set(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn limits_in_systemds_words() {
-        let mut memory = LinuxMemory::default();
-        memory.set_limit(Some(100)).set_swap(Some(150));
-        let mut cpu = LinuxCpu::default();
-        cpu.set_shares(Some(1024)).set_quota(Some(20_000)).set_period(Some(10_000)).set_cpus(Some("1".to_owned()));
-        let mut limits = LinuxResources::default();
-        limits.set_memory(Some(memory)).set_cpu(Some(cpu));
-        let unified = named(&properties(&limits, true));
-        let expect = |name: &str, value: &str| assert!(unified[name].ends_with(value), "{name}: {}", unified[name]);
-        expect("MemoryMax", "100");
-        expect("MemorySwapMax", "50");
-        expect("CPUWeight", "100");
-        expect("CPUQuotaPerSecUSec", "2000000");
-        assert!(unified.contains_key("AllowedCPUs"));
-        let legacy = named(&properties(&limits, false));
-        assert!(legacy["CPUShares"].ends_with("1024") && legacy["MemoryLimit"].ends_with("100"));
-        assert!(!legacy.contains_key("AllowedCPUs"));
     }
 }
