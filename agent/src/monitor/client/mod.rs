@@ -15,5 +15,5 @@ mod types;
 
 pub use error::MonitorError;
 pub use monitor::Monitor;
-pub use spawner::{Spawner, SpawnerConfig};
+pub use spawner::{Placeholder, Spawner, SpawnerConfig};
 pub use types::*;

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connection::Connection;
 use super::{Monitor, MonitorError, MonitorEvent, PodMonitor, PodNamespaces};
 use crate::monitor::protocol::frame::FrameError;
-use crate::monitor::protocol::{Body, Call, ForkMonitor, Hello, SysctlSetting, VERSION};
-use crate::sys::{memfd, unix_socket};
+use crate::monitor::protocol::{Body, Call, ForkMonitor, ForkPlaceholder, Hello, SysctlSetting, VERSION};
+use crate::sys::{async_fd, memfd, unix_socket};
 
 /// How the spawner is started.
 #[derive(Debug)]
@@ -33,6 +34,30 @@ pub struct SpawnerConfig {
 pub struct Spawner {
     connection: Connection,
     pid: u32,
+}
+
+/// A process that only waits, until this handle is dropped or the agent ends.
+#[derive(Debug)]
+pub struct Placeholder {
+    pid: u32,
+    pidfd: OwnedFd,
+    pipe: OwnedFd,
+}
+
+impl Placeholder {
+    /// Its process id on the host.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Ends it and waits until it is gone.
+    pub async fn end(self) {
+        drop(self.pipe);
+        // Without a place in the reactor it ends all the same, only unseen.
+        if let Ok(pidfd) = async_fd::register(self.pidfd) {
+            let _ = pidfd.readable().await;
+        }
+    }
 }
 
 impl Spawner {
@@ -63,6 +88,20 @@ impl Spawner {
     /// The spawner's process id.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Forks a process that only waits.
+    ///
+    /// # Errors
+    /// `Lost` when the spawner died; `Internal` when there are too many processes.
+    pub async fn fork_placeholder(&self) -> Result<Placeholder, MonitorError> {
+        let (theirs, pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| FrameError::Io(errno.into()))?;
+        let request = Call::ForkPlaceholder(ForkPlaceholder { pipe_fd: 0 });
+        let (body, mut fds) = self.connection.call(request, vec![theirs]).await?;
+        match (body, fds.pop()) {
+            (Body::Forked(forked), Some(pidfd)) => Ok(Placeholder { pid: forked.pid.unsigned_abs(), pidfd, pipe }),
+            _ => Err(MonitorError::Unexpected),
+        }
     }
 
     /// Forks a pod's monitor, which makes the pod's namespaces.

@@ -15,7 +15,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is asked.
-    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub call: Option<Call>,
 }
 
@@ -61,6 +61,9 @@ pub enum Call {
     /// Change the size of a container's terminal.
     #[prost(message, tag = "14")]
     Resize(Resize),
+    /// Spawner: fork a process that only waits.
+    #[prost(message, tag = "15")]
+    ForkPlaceholder(ForkPlaceholder),
 }
 
 /// No arguments.
@@ -111,6 +114,14 @@ pub struct ForkMonitor {
     /// Index of the monitor's end of the agent's first connection.
     #[prost(uint32, tag = "10")]
     pub connection_fd: u32,
+}
+
+/// See `Call::ForkPlaceholder`. It ends when the agent closes its end of the pipe, at the latest by its death.
+#[derive(Clone, PartialEq, Message)]
+pub struct ForkPlaceholder {
+    /// Index of the pipe's end that is read.
+    #[prost(uint32, tag = "1")]
+    pub pipe_fd: u32,
 }
 
 /// A key with dots or slashes (`net.ipv4.ip_forward`) and its value.
@@ -271,7 +282,7 @@ pub enum Body {
     /// To `Hello`.
     #[prost(message, tag = "3")]
     Hello(HelloAnswer),
-    /// To `ForkMonitor`. Fd 0: the monitor's pidfd.
+    /// To `ForkMonitor` and `ForkPlaceholder`. Fd 0: the new process's pidfd.
     #[prost(message, tag = "4")]
     Forked(Forked),
     /// To `Create`.
@@ -354,7 +365,7 @@ pub struct HelloAnswer {
 /// See `Body::Forked`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Forked {
-    /// The monitor's process id on the host.
+    /// The new process's id on the host.
     #[prost(int32, tag = "1")]
     pub pid: i32,
 }

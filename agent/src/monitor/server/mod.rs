@@ -21,6 +21,8 @@ mod exit;
 mod log;
 /// The event loop and the verbs that need no more than a few lines.
 mod monitor;
+/// A process that only waits.
+mod placeholder;
 /// From a fork of the spawner to a pod's monitor: namespaces and what lives in them.
 mod pod;
 /// The process that forks monitors.

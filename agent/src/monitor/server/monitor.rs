@@ -277,7 +277,9 @@ impl Monitor {
             Some(Call::Remove(remove)) => self.remove(to, &remove.id),
             Some(Call::Inspect(Nothing {})) => Ok(Outcome::Answer(Body::State(self.state()))),
             Some(Call::Shutdown(Nothing {})) => self.shutdown(to),
-            Some(Call::ForkMonitor(_)) | None => Err(invalid("a monitor does not know this request")),
+            Some(Call::ForkMonitor(_) | Call::ForkPlaceholder(_)) | None => {
+                Err(invalid("a monitor does not know this request"))
+            }
         };
         match outcome {
             Ok(Outcome::Answer(body)) => self.connection.answer(to, body, Vec::new()),

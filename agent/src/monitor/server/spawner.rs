@@ -8,11 +8,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
 use rustix::stdio::{dup2_stdin, dup2_stdout};
 
-use super::{pod, template};
+use super::{placeholder, pod, template};
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::monitor::protocol::frame::{self, FrameError, PACKET_LIMIT, Packet};
 use crate::monitor::protocol::{
-    Answer, Body, Call, Failure, FailureKind, Forked, Hello, HelloAnswer, Request, VERSION,
+    Answer, Body, Call, Failure, FailureKind, ForkMonitor, ForkPlaceholder, Forked, Hello, HelloAnswer, Request,
+    VERSION,
 };
 use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone};
 use crate::sys::signal;
@@ -34,6 +35,13 @@ struct Spawner {
     socket: OwnedFd,
     host: template::Host,
     cgroup_procs: Vec<OwnedFd>,
+}
+
+/// What the next child is to be.
+enum Fork {
+    Monitor(ForkMonitor),
+    /// With the index of its pipe.
+    Placeholder(u32),
 }
 
 impl Spawner {
@@ -80,18 +88,25 @@ impl Spawner {
                 Err(FrameError::Closed) => return Ok(()),
                 Err(error) => return Err(InitFailure::refused(&format!("agent's socket: {error}"), "")),
             };
-            let Some(Call::ForkMonitor(pod)) = request.call else {
-                let failure = invalid("a spawner does nothing but fork monitors");
-                answer(&self.socket, request.id, Body::Failure(failure), Vec::new())?;
-                continue;
+            let fork = match request.call {
+                Some(Call::ForkMonitor(pod)) => Fork::Monitor(pod),
+                Some(Call::ForkPlaceholder(ForkPlaceholder { pipe_fd })) => Fork::Placeholder(pipe_fd),
+                _ => {
+                    let failure = invalid("a spawner does nothing but fork");
+                    answer(&self.socket, request.id, Body::Failure(failure), Vec::new())?;
+                    continue;
+                }
             };
-            let (body, fds) = match clone(self.threads, CloneConfig::default()).step("fork a monitor", "") {
+            let (body, fds) = match clone(self.threads, CloneConfig::default()).step("fork", "") {
                 Ok(Cloned::Parent(Child { pid, pidfd })) => (Body::Forked(Forked { pid }), vec![pidfd]),
                 Ok(Cloned::Child) => {
                     let Self { threads, host, cgroup_procs, socket } = self;
                     // The agent learns of the spawner's death by this socket, which nobody else may keep open.
                     drop((socket, buffer));
-                    pod::become_monitor(pod::Start { threads, host, cgroup_procs, pod, fds })
+                    match fork {
+                        Fork::Monitor(pod) => pod::become_monitor(pod::Start { threads, host, cgroup_procs, pod, fds }),
+                        Fork::Placeholder(pipe) => placeholder::wait(fds, pipe),
+                    }
                 }
                 Err(failure) => (Body::Failure(internal(failure)), Vec::new()),
             };
