@@ -24,11 +24,18 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         // One of them is swept at a reboot and the other must not be.
         return refuse("run_root", "it and `root` must not contain each other".to_owned());
     }
-    if settings.cgroups.monitor_cgroup.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains("..")) {
-        return refuse(
-            "cgroups.monitor_cgroup",
-            "it is a path from the hierarchy's root, like /berth-monitors".to_owned(),
-        );
+    if let Some(path) = &settings.cgroups.monitor_cgroup {
+        let (fits, form) = match settings.cgroups.driver {
+            CgroupDriver::Cgroupfs => (
+                path.starts_with('/') && !path.contains(".."),
+                "a path from the hierarchy's root, like /berth-monitors",
+            ),
+            CgroupDriver::Systemd => (is_scope(path), "a scope in a slice, like system.slice/berth-monitors.scope"),
+        };
+        if !fits {
+            let reason = format!("with the {} driver it is {form}", settings.cgroups.driver);
+            return refuse("cgroups.monitor_cgroup", reason);
+        }
     }
     if let Some(parent) = &settings.cgroups.pod_parent {
         let (fits, form) = match settings.cgroups.driver {
@@ -53,6 +60,12 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         return refuse("image.stall_period", "it and `connect_timeout` must be above zero".to_owned());
     }
     check_network(&settings.network)
+}
+
+/// `a-b.slice/c.scope`.
+fn is_scope(path: &str) -> bool {
+    path.split_once('/')
+        .is_some_and(|(slice, scope)| slice.ends_with(".slice") && scope.ends_with(".scope") && !scope.contains('/'))
 }
 
 fn check_network(network: &Network) -> Result<(), ConfigError> {

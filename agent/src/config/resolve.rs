@@ -266,6 +266,7 @@ mod tests {
             ("cgroups: {monitor_cgroup: berth}", "cgroups.monitor_cgroup"),
             ("cgroups: {pod_parent: berth.slice}", "cgroups.pod_parent"),
             ("cgroups: {driver: systemd, pod_parent: /berth}", "cgroups.pod_parent"),
+            ("cgroups: {driver: systemd, monitor_cgroup: /berth}", "cgroups.monitor_cgroup"),
         ] {
             match resolve(text) {
                 Err(ConfigError::Value { key: told, .. }) => assert_eq!(told, key, "{text}"),

@@ -159,9 +159,8 @@ section! {
     Cgroups {
         /// cgroupfs or systemd; kubelet adopts it. Where systemd is the init, systemd should be the one that writes.
         driver: CgroupDriver = CgroupDriver::Cgroupfs,
-        /// The cgroup of the monitors, the small processes that pods' containers are children of. null: /berth-monitors
-        /// with cgroupfs, the agent's own with systemd (where the service must not kill its whole cgroup:
-        /// KillMode=process).
+        /// The cgroup of the monitors, the small processes that pods' containers are children of. With systemd it is a
+        /// scope in a slice. null: /berth-monitors with cgroupfs, system.slice/berth-monitors.scope with systemd.
         monitor_cgroup: Option<String> = None,
         /// The cgroup parent of pods that name none. null: /berth with cgroupfs, berth.slice with systemd.
         pod_parent: Option<String> = None,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cri_api::v1::{ContainerConfig, LinuxContainerSecurityContext};
+use oci_spec::runtime::LinuxResources;
 use prost::Message;
 
 use super::reopen_log::open_log_target;
@@ -17,14 +18,14 @@ use crate::fault;
 use crate::image::Image;
 use crate::libcontainer::cgroup::{Cgroup, CgroupFds};
 use crate::libcontainer::host;
-use crate::libcontainer::plan::{FdSource, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan};
+use crate::libcontainer::plan::{FdSource, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan};
 use crate::libcontainer::run;
 use crate::libcontainer::spec::security::{self, SeccompChoice};
-use crate::libcontainer::spec::{self, PodPaths, SpecInput};
+use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput};
 use crate::model::{
     Container, ContainerId, ContainerKey, ContainerSpec, ContainerState, Pod, PodPhase, ProcessUser, signal,
 };
-use crate::monitor::client::{self, CreateContainer, LogTarget};
+use crate::monitor::client::{self, CreateContainer, LogTarget, Placeholder};
 use crate::telemetry::phases::Phases;
 
 /// The record of what an exec inherits: an encoded `ProcessPlan`.
@@ -32,7 +33,7 @@ const PROCESS_RECORD: &str = "process";
 
 /// What the file work of a creation leaves for the monitor.
 struct Prepared {
-    plan: crate::libcontainer::plan::InitPlan,
+    plan: InitPlan,
     fds: Vec<OwnedFd>,
     cgroup: client::CgroupFds,
     log: Option<LogTarget>,
@@ -99,11 +100,14 @@ impl Engine {
         phases.mark("record");
 
         let work = Work { pod: pod.clone(), id: id.clone(), spec: spec.clone(), image, dir };
-        let prepared = self.on_disk(move |engine| engine.prepare(&work)).await?;
+        let (prepared, placeholder) = self.prepare(work).await?;
         fault::point("create_container.prepared");
         phases.mark("prepare");
 
         let (user, pid) = self.clone_init(&pod.id, &id, prepared, undo).await?;
+        if let Some(placeholder) = placeholder {
+            placeholder.end().await;
+        }
         fault::point("create_container.cloned");
         phases.mark("init");
         phases.finish();
@@ -183,9 +187,22 @@ impl Engine {
         })
     }
 
-    /// All that touches a disk or a user's volume, on a thread that may hang.
-    fn prepare(&self, work: &Work) -> Result<Prepared, Error> {
-        let Work { pod, id, spec, image, dir } = work;
+    /// All that touches a disk or a user's volume, on a thread that may hang. systemd makes the scope between its two
+    /// halves, and only then are there two; the placeholder keeps the scope.
+    async fn prepare(self: &Arc<Self>, work: Work) -> Result<(Prepared, Option<Placeholder>), Error> {
+        let Some(systemd) = &self.systemd else {
+            let prepared = self.on_disk(move |engine| engine.open(&work, engine.plan(&work)?)).await?;
+            return Ok((prepared, None));
+        };
+        let (work, planned) = self.on_disk(move |engine| engine.plan(&work).map(|planned| (work, planned))).await?;
+        let placeholder = self.start_scope(systemd, &work.spec.cgroup, planned.limits.as_ref()).await?;
+        let prepared = self.on_disk(move |engine| engine.open(&work, planned)).await?;
+        Ok((prepared, Some(placeholder)))
+    }
+
+    /// From the image and the request to the plan.
+    fn plan(&self, work: &Work) -> Result<Planned, Error> {
+        let Work { pod, id, spec, image, .. } = work;
         let layer = self.paths.container_layer(id);
         let (layers, upper) = (self.images.layer_dirs(image), make_layer(&layer)?);
         let root = FdSource::Overlay(Overlay {
@@ -228,15 +245,20 @@ impl Engine {
             },
         )?;
         self.warn_once(&planned.warnings);
+        let limits = linux.and_then(|linux| linux.resources().clone());
+        Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, user })
+    }
 
-        let limits = linux.and_then(|linux| linux.resources().as_ref());
-        let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits)?;
-        write_process(dir, &planned.init.process)?;
-        let mut fds = root_fd;
-        fds.extend(run::open(&planned.fds[1..])?);
+    /// From the plan to what the monitor needs for it.
+    fn open(&self, work: &Work, planned: Planned) -> Result<Prepared, Error> {
+        let (spec, dir) = (&work.spec, &work.dir);
+        let Planned { init, sources, root: mut fds, limits, user } = planned;
+        let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
+        write_process(dir, &init.process)?;
+        fds.extend(run::open(&sources[1..])?);
         let CgroupFds { unified, v1_procs, memory } = cgroup.join_fds()?;
         Ok(Prepared {
-            plan: planned.init,
+            plan: init,
             fds,
             cgroup: client::CgroupFds { unified, v1_procs, memory },
             log: open_log_target(&spec.log_path)?,
@@ -273,6 +295,17 @@ impl Engine {
         let bytes = std::fs::read(&path).map_err(failed)?;
         ProcessPlan::decode(bytes.as_slice()).map_err(|error| failed(std::io::Error::other(error)))
     }
+}
+
+/// What `plan` leaves for `open`.
+struct Planned {
+    init: InitPlan,
+    /// What the plan's fds are; the first is the root's.
+    sources: Vec<FdSource>,
+    /// The root, opened already for the user's sake.
+    root: Vec<OwnedFd>,
+    limits: Option<LinuxResources>,
+    user: ResolvedUser,
 }
 
 /// What `prepare` needs on its thread.

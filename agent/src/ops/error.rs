@@ -162,6 +162,9 @@ pub enum Error {
         #[source]
         source: MonitorError,
     },
+    /// The spawner of monitors.
+    #[error("spawner")]
+    Spawner(#[source] MonitorError),
     /// The records in the run folder.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -191,9 +194,10 @@ impl Error {
             Self::Open(source) => asked_for(&source.source),
             Self::Cgroup(source) => cgroup_kind(source),
             Self::Network(source) => source.kind(),
-            Self::Monitor { source, .. } | Self::Start { source, .. } | Self::Exec { source, .. } => {
-                monitor_kind(source)
-            }
+            Self::Monitor { source, .. }
+            | Self::Start { source, .. }
+            | Self::Exec { source, .. }
+            | Self::Spawner(source) => monitor_kind(source),
             Self::Joined(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Record(_) => ErrorKind::Internal,

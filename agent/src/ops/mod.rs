@@ -28,6 +28,8 @@ mod remove_pod;
 mod reopen_log;
 /// RunPodSandbox.
 mod run_pod;
+/// Scopes of the systemd driver.
+mod scopes;
 /// StartContainer.
 mod start_container;
 /// ContainerStats and ListContainerStats.
@@ -48,7 +50,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::Instrument;
 
 use crate::image::ImageStore;
-use crate::libcontainer::cgroup::Layout;
+use crate::libcontainer::cgroup::{Layout, Systemd};
 use crate::libcontainer::plan::Warning;
 use crate::libcontainer::seccomp::FilterCache;
 use crate::libcontainer::spec::HostFacts;
@@ -70,6 +72,7 @@ pub struct Engine {
     spawner: Spawner,
     monitors: monitors::Monitors,
     cgroups: Layout,
+    systemd: Option<Systemd>,
     host: HostFacts,
     filters: FilterCache,
     warned: Mutex<HashSet<Warning>>,
@@ -94,6 +97,8 @@ pub struct Parts {
     pub spawner: Spawner,
     /// The host's cgroup hierarchies.
     pub cgroups: Layout,
+    /// With the systemd driver.
+    pub systemd: Option<Systemd>,
     /// The cgroup parent of pods that name none.
     pub cgroup_parent: String,
     /// What this host can do.
@@ -132,7 +137,7 @@ impl Engine {
     /// # Errors
     /// When the agent's folders cannot be made.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
-        let Parts { paths, images, network, spawner, cgroups, cgroup_parent, host } = parts;
+        let Parts { paths, images, network, spawner, cgroups, systemd, cgroup_parent, host } = parts;
         for dir in [paths.container_layers(), paths.trash()] {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|source| Error::Io { op: "make", path: dir, source })?;
@@ -144,6 +149,7 @@ impl Engine {
             spawner,
             monitors: monitors::Monitors::default(),
             cgroups,
+            systemd,
             host,
             filters: FilterCache::default(),
             warned: Mutex::default(),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Engine, Error, chain, now};
+use crate::libcontainer::cgroup::Cgroup;
 use crate::model::recovery::{
     ContainerAction, ContainerFacts, PodAction, PodFacts, Seen, container_action, pod_action,
 };
@@ -149,8 +150,13 @@ impl Engine {
         {
             monitor.client.remove(id).await.map_err(super::of_pod(pod))?;
         }
-        if let Some(spec) = spec {
-            self.discard_container(id.clone(), spec.cgroup).await?;
+        match spec {
+            Some(spec) => self.discard_container(id.clone(), spec.cgroup).await?,
+            // No record tells where it is. systemd takes a scope away that nobody is in any more.
+            None => {
+                let name = id.clone();
+                self.on_disk(move |engine| Ok(Cgroup::sweep(&engine.cgroups, name.as_str()))).await?;
+            }
         }
         Ok(self.state.records().remove_container(id)?)
     }

@@ -53,6 +53,7 @@ impl Engine {
 
     /// Takes away what a dead container has outside the run folder: cgroup, writable layer, its hold on the image.
     pub(super) async fn discard_container(self: &Arc<Self>, id: ContainerId, cgroup: String) -> Result<(), Error> {
+        self.stop_scope(&cgroup).await?;
         self.on_disk(move |engine| {
             Cgroup::open(&engine.cgroups, &cgroup).remove()?;
             engine.images.release(&id);

@@ -48,6 +48,7 @@ impl Engine {
     ) -> Result<PodId, Error> {
         let mut phases = Phases::start("run_pod");
         validate(&config, &handler)?;
+        self.check_cgroup_parent(&config)?;
         self.refuse_used_name(&config)?;
         let id = PodId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
         let spec = self.pod_spec(config, handler);
@@ -84,6 +85,13 @@ impl Engine {
             Some(pod) => Err(Error::NameInUse { what: "pod sandbox", name: key.to_string(), id: pod.id.to_string() }),
             None => Ok(()),
         }
+    }
+
+    /// A container would fail later, with no pod's name in the message.
+    fn check_cgroup_parent(&self, config: &PodSandboxConfig) -> Result<(), Error> {
+        let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+        let checked = self.cgroups.check_parent(parent);
+        checked.map_err(|error| Error::Invalid { field: "linux.cgroup_parent", reason: error.to_string() })
     }
 
     fn pod_spec(&self, config: PodSandboxConfig, handler: String) -> PodSpec {

@@ -7,11 +7,14 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::config::{CgroupDriver, Config, Ipv6Subnet};
 use crate::image::{ImageConfig, ImageError, ImageStore};
-use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout};
+use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout, Systemd};
 use crate::libcontainer::host::{self, HostError};
 use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
 use crate::network::{NetworkConfig, NetworkError, PodNetwork, SubnetV6};
 use crate::ops::{self, Engine, Parts, Paths};
+
+/// Where monitors are with the systemd driver, unless the configuration says otherwise.
+const MONITOR_SCOPE: &str = "system.slice/berth-monitors.scope";
 
 /// A part that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,10 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
         CgroupDriver::Systemd => Driver::Systemd,
     };
     let cgroups = Layout::detect(driver)?;
+    let systemd = match driver {
+        Driver::Cgroupfs => None,
+        Driver::Systemd => Some(Systemd::connect(None).await?),
+    };
     let host = host::facts(cgroups.mounts().clone())?;
     let (root, image_config) = (config.paths.root.clone(), images(config));
     // The three do not need each other, and each has a disk or another process to wait for.
@@ -53,12 +60,19 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
             log: None,
         }),
     );
+    let spawner = spawner?;
+    if let Some(systemd) = &systemd {
+        // Before it has forked anybody: every monitor is born there, and none ends with the agent's own unit.
+        let scope = config.cgroups.monitor_cgroup.as_deref().unwrap_or(MONITOR_SCOPE);
+        systemd.join_scope(scope, "Berth pod monitors", spawner.pid()).await?;
+    }
     let parts = Parts {
         paths: Paths { root: config.paths.root.clone(), run_root: config.paths.run_root.clone() },
         images: images.map_err(|_| StartError::Broken)??,
         network: network?,
-        spawner: spawner?,
+        spawner,
         cgroups,
+        systemd,
         cgroup_parent: pod_parent(config),
         host,
     };
@@ -114,13 +128,12 @@ fn pod_parent(config: &Config) -> String {
     config.cgroups.pod_parent.clone().unwrap_or_else(|| by_driver.to_owned())
 }
 
-/// The files that move the spawner, and so all monitors, out of the agent's own cgroup; none when they stay in it.
+/// The files that move the spawner, and so all monitors, out of the agent's own cgroup; none when systemd moves it.
 fn monitor_cgroup(config: &Config, cgroups: &Layout) -> Result<Vec<OwnedFd>, StartError> {
-    let path = match (&config.cgroups.monitor_cgroup, config.cgroups.driver) {
-        (Some(path), _) => path.as_str(),
-        (None, CgroupDriver::Cgroupfs) => "/berth-monitors",
-        (None, CgroupDriver::Systemd) => return Ok(Vec::new()),
-    };
+    if config.cgroups.driver == CgroupDriver::Systemd {
+        return Ok(Vec::new());
+    }
+    let path = config.cgroups.monitor_cgroup.as_deref().unwrap_or("/berth-monitors");
     let fds = Cgroup::create(cgroups, path, None)?.join_fds()?;
     let mut files = fds.v1_procs;
     if let Some(folder) = fds.unified {

@@ -59,14 +59,17 @@ impl Cgroup {
     /// Makes the cgroup with its missing parents, and sets its limits. What exists is taken over.
     ///
     /// # Errors
-    /// `CgroupError`, after the cgroup (but not its parents) is removed again.
+    /// `CgroupError`, after the cgroup (but not its parents) is removed again; a scope stays.
     pub fn create(layout: &Layout, path: &str, limits: Option<&LinuxResources>) -> Result<Self, CgroupError> {
         let cgroup = Self::open(layout, path);
         path::check(&cgroup.path)?;
         let made = cgroup.make(limits).and_then(|()| limits.map_or(Ok(()), |limits| cgroup.apply(limits)));
         if let Err(error) = made {
-            // The first error is the one to tell; what stays behind now is found by the sweep.
-            let _ = cgroup.remove();
+            // The first error is the one to tell; what stays behind now is found by the sweep. A scope has somebody in
+            // it already, and whoever had it started ends it.
+            if layout.driver() == Driver::Cgroupfs {
+                let _ = cgroup.remove();
+            }
             return Err(error);
         }
         Ok(cgroup)

@@ -8,27 +8,42 @@ const DEFAULT_PARENT: &str = "berth";
 const DEFAULT_SLICE: &str = "system.slice";
 
 impl Layout {
+    /// Refuses what cannot be the parent of a container's cgroup: with the cgroupfs driver a slice, with systemd's
+    /// anything else. None is fine.
+    ///
+    /// # Errors
+    /// `CgroupError::Path`: it climbs, or is not of the driver's kind.
+    pub fn check_parent(&self, parent: &str) -> Result<(), CgroupError> {
+        parent_path(self.driver(), parent).map(drop)
+    }
+
     /// The cgroup of a container: `<parent>/<id>` with the cgroupfs driver, and with systemd's the scope
     /// `berth-<id>.scope` in the slice that the parent names.
     ///
     /// # Errors
     /// `CgroupError::Path`: a parent that climbs, or that is not of the driver's kind.
     pub fn container_path(&self, parent: &str, id: &ContainerId) -> Result<String, CgroupError> {
-        match self.driver() {
-            Driver::Cgroupfs => {
-                let parent = parent.trim_matches('/');
-                if parent.ends_with(".slice") {
-                    return refuse(parent, "is a slice, and the cgroup driver is cgroupfs");
-                }
-                let parent = if parent.is_empty() { DEFAULT_PARENT } else { parent };
-                check(parent)?;
-                Ok(format!("{parent}/{id}"))
+        let parent = parent_path(self.driver(), parent)?;
+        Ok(match self.driver() {
+            Driver::Cgroupfs => format!("{parent}/{id}"),
+            Driver::Systemd => format!("{parent}/{}", scope_name(id)),
+        })
+    }
+}
+
+/// Where a parent is, below the root of each hierarchy.
+fn parent_path(driver: Driver, parent: &str) -> Result<String, CgroupError> {
+    match driver {
+        Driver::Cgroupfs => {
+            let parent = parent.trim_matches('/');
+            if parent.ends_with(".slice") {
+                return refuse(parent, "is a slice, and the cgroup driver is cgroupfs");
             }
-            Driver::Systemd => {
-                let slice = if parent.is_empty() { DEFAULT_SLICE } else { parent };
-                Ok(format!("{}/{}", slice_path(slice)?, scope_name(id)))
-            }
+            let parent = if parent.is_empty() { DEFAULT_PARENT } else { parent };
+            check(parent)?;
+            Ok(parent.to_owned())
         }
+        Driver::Systemd => slice_path(if parent.is_empty() { DEFAULT_SLICE } else { parent }),
     }
 }
 
@@ -99,6 +114,17 @@ mod tests {
         for bad in ["", "-.slice", "a", ".slice", "-a.slice", "a-.slice", "a--b.slice", "..", "a b.slice", "é.slice"] {
             assert!(slice_path(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_parent_is_of_its_drivers_kind() {
+        let parent = |driver, parent: &str| parent_path(driver, parent).ok();
+        assert_eq!(parent(Driver::Cgroupfs, "").as_deref(), Some("berth"));
+        assert_eq!(parent(Driver::Cgroupfs, "/kubepods/pod1").as_deref(), Some("kubepods/pod1"));
+        assert_eq!(parent(Driver::Cgroupfs, "kubepods.slice"), None);
+        assert_eq!(parent(Driver::Systemd, "").as_deref(), Some("system.slice"));
+        assert_eq!(parent(Driver::Systemd, "a-b.slice").as_deref(), Some("a.slice/a-b.slice"));
+        assert_eq!(parent(Driver::Systemd, "/kubepods/pod1"), None);
     }
 
     #[test]
