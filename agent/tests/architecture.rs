@@ -39,6 +39,7 @@ const RULES: &[Rule] = &[
             "admin",
             "config",
             "cri",
+            "fault",
             "image",
             "libcontainer::cgroup",
             "libcontainer::host",

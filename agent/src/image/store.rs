@@ -20,6 +20,7 @@ use super::reference::Reference;
 use super::registry::{self, Auth, Repository};
 use super::{download, import};
 use crate::model::{ContainerId, Digest};
+use crate::sys::heap;
 
 /// All images of the node. Cheap calls (`list`, `resolve`, `hold`, `release`, `fs_usage`) answer from memory and never
 /// wait for a disk; the others are asynchronous and do their work in threads.
@@ -77,7 +78,10 @@ impl ImageStore {
         let key = (reference.canonical(), auth.clone());
         let store = self.clone();
         let start = |operation| pull::run(store, reference, auth, operation);
-        self.pulls.join(key, request.progress.map(Listener::Sender), start).await
+        let pulled = self.pulls.join(key, request.progress.map(Listener::Sender), start).await;
+        // Nobody waits for it: an agent that pulls now and then is otherwise measured by its largest pull.
+        drop(tokio::task::spawn_blocking(heap::trim));
+        pulled
     }
 
     /// Takes the images of a docker archive (`docker save`), an OCI archive, or an OCI layout folder into the store.

@@ -12,6 +12,8 @@ pub mod clone;
 pub mod confine;
 /// SCM_RIGHTS over SEQPACKET sockets.
 pub mod fd_passing;
+/// The allocator's memory.
+pub mod heap;
 /// Paths that cannot lead out of a root.
 pub mod in_root;
 /// Sealed memory files.

@@ -277,7 +277,9 @@ fn a_full_disk() {
             let large = Image::gzip(&[files(&[("a", b"a")]), files(&[("x/y", &noise(6 << 20, 10))])]);
             let error = pull(server.push("large", "1", &large)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Exhausted);
-            assert!(error.to_string().contains("no space left") && error.to_string().contains("x/y"), "{error}");
+            // Whichever layer met the end of the disk, its file is named.
+            let text = error.to_string();
+            assert!(text.contains("no space left") && (text.ends_with("/x/y") || text.ends_with("/a")), "{text}");
             assert_nothing_left(&root);
             // What fits afterwards fits.
             let small = Image::gzip(&[files(&[("x", &noise(2 << 20, 11))])]);

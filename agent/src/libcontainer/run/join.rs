@@ -54,8 +54,7 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
 }
 
 fn enter_and_clone(host: Host<'_>, join: &Join<'_>) -> Result<Cloned, InitFailure> {
-    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    namespaces.set(CloneFlags::CLONE_NEWCGROUP, join.cgroup_namespace);
+    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     setns(join.container, namespaces).step("enter the container's namespaces", "")?;
     let config = CloneConfig { flags: libc::CLONE_PARENT as u64, cgroup: join.cgroup };
     clone(host.threads, config).step("clone into the container", "")
@@ -65,6 +64,10 @@ fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> 
     setsid().step("start a session", "")?;
     umask(Mode::empty());
     enter_v1_cgroups(join.v1_procs)?;
+    if join.cgroup_namespace {
+        // Not before the clone: from inside, a hierarchy mounted with nsdelegate refuses the way in from outside (ENOENT).
+        setns(join.container, CloneFlags::CLONE_NEWCGROUP).step("enter the container's cgroup namespace", "")?;
+    }
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open the root file system", "/")?;
     if join.tty {

@@ -10,7 +10,8 @@ use super::cgroup_tree;
 use super::connection::Requester;
 use super::container::Phase;
 use super::create::{Fds, init};
-use super::monitor::{Monitor, Outcome, Source, wrong_state};
+use super::monitor::{Monitor, Outcome, Source};
+use super::requests::{not_found, wrong_state};
 use super::spawner::internal;
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::libcontainer::run::{Join, Launched, Report, Stdio, join, receive_report};
@@ -60,7 +61,7 @@ impl Monitor {
             .containers
             .iter()
             .find(|candidate| candidate.id == container)
-            .ok_or_else(|| super::monitor::not_found("container", &container))?;
+            .ok_or_else(|| not_found("container", &container))?;
         let (Phase::Running { .. }, None, Some(pidfd)) = (&container.phase, container.death, container.pidfd()) else {
             return Err(wrong_state("the container does not run"));
         };

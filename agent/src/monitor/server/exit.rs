@@ -9,7 +9,8 @@ use super::cgroup_tree::read_all;
 use super::container::{Cgroup, Container, Death, Phase};
 use super::create::init;
 use super::log::{LogFile, Output, Progress};
-use super::monitor::{Monitor, Source, not_found, now_ns};
+use super::monitor::{Monitor, Source, now_ns};
+use super::requests::not_found;
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::monitor::protocol::{Body, ContainerExited, ExitRecord, Nothing, exit_file};
 
@@ -118,17 +119,22 @@ impl Monitor {
         }
     }
 
+    /// Logs what broke off without a newline, and reads no more.
+    fn close_output(&mut self, at: usize) {
+        let stdio = &mut self.containers[at].stdio;
+        let open: Vec<Output> = [stdio.stdout.take(), stdio.stderr.take()].into_iter().flatten().collect();
+        for mut output in open {
+            output.finish(&mut self.containers[at].log, &mut self.buffers, now_ns());
+            self.unwatch(output.fd());
+        }
+    }
+
     /// Writes the exit record and tells everybody who waits for it. A record is on disk before anybody hears of it.
     pub(super) fn publish(&mut self, serial: u32) {
         let Some(at) = self.position(serial) else { return };
         let container = &mut self.containers[at];
         let Some(Death { exit_code, signal, at_ns, .. }) = container.death else { return };
-        let open: Vec<Output> =
-            [container.stdio.stdout.take(), container.stdio.stderr.take()].into_iter().flatten().collect();
-        for mut output in open {
-            output.finish(&mut self.containers[at].log, &mut self.buffers, now_ns());
-            self.unwatch(output.fd());
-        }
+        self.close_output(at);
         let container = &mut self.containers[at];
         let mut record = ExitRecord {
             exit_code,

@@ -19,12 +19,14 @@ mod exec;
 mod exit;
 /// The CRI log: lines, timestamps, the file.
 mod log;
-/// The event loop and the verbs that need no more than a few lines.
+/// The event loop.
 mod monitor;
 /// A process that only waits.
 mod placeholder;
 /// From a fork of the spawner to a pod's monitor: namespaces and what lives in them.
 mod pod;
+/// From a request to its verb.
+mod requests;
 /// The process that forks monitors.
 mod spawner;
 /// Signals, stops, removal.

@@ -1,4 +1,4 @@
-//! The event loop, and the verbs that need no more than a few lines.
+//! The event loop: what a monitor waits for, and who deals with it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,16 +13,14 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use super::connection::{Connection, Requester};
 use super::container::Container;
 use super::exec::ExecProcess;
-use super::log::{Buffers, LogFile};
+use super::log::Buffers;
 use super::pod::Network;
-use super::spawner::{internal, invalid, with_kind};
+use super::requests::not_found;
 use super::template;
+use crate::libcontainer::run::Host;
 use crate::libcontainer::run::failure::{InitFailure, Step};
-use crate::libcontainer::run::{Host, resize_terminal};
 use crate::monitor::protocol::frame::{self, FrameError};
-use crate::monitor::protocol::{
-    Body, Call, Failure, FailureKind, HelloAnswer, MonitorState, Nothing, ReopenLog, Request, Resize, VERSION,
-};
+use crate::monitor::protocol::{Body, Failure, Request};
 use crate::sys::clone::{Child, SingleThreaded};
 use crate::sys::{signal, unix_socket};
 
@@ -64,7 +62,7 @@ pub(super) struct Monitor {
     pub(super) execs: Vec<ExecProcess>,
     next_serial: u32,
     /// The monitor leaves when everything has ended; who waits for that.
-    leaving: Option<Vec<Requester>>,
+    pub(super) leaving: Option<Vec<Requester>>,
 }
 
 /// How a verb ended for now.
@@ -262,90 +260,6 @@ impl Monitor {
         }
     }
 
-    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
-        let to = self.connection.requester(request.id);
-        let outcome = match request.call {
-            Some(Call::Hello(_)) => self.hello(),
-            Some(Call::Create(create)) => self.create(to, create, fds),
-            Some(Call::Start(start)) => self.start(to, &start.id),
-            Some(Call::Signal(signal)) => self.signal(&signal),
-            Some(Call::Stop(stop)) => self.stop(to, &stop),
-            Some(Call::Exec(exec)) => self.exec(to, exec, fds),
-            Some(Call::KillExec(exec)) => self.kill_exec(&exec.exec),
-            Some(Call::ReopenLog(reopen)) => self.reopen_log(&reopen, &fds),
-            Some(Call::Resize(resize)) => self.resize(&resize),
-            Some(Call::Remove(remove)) => self.remove(to, &remove.id),
-            Some(Call::Inspect(Nothing {})) => Ok(Outcome::Answer(Body::State(self.state()))),
-            Some(Call::Shutdown(Nothing {})) => self.shutdown(to),
-            Some(Call::ForkMonitor(_) | Call::ForkPlaceholder(_)) | None => {
-                Err(invalid("a monitor does not know this request"))
-            }
-        };
-        match outcome {
-            Ok(Outcome::Answer(body)) => self.connection.answer(to, body, Vec::new()),
-            Ok(Outcome::AnswerWith(body, fds)) => self.connection.answer(to, body, fds),
-            Ok(Outcome::Later) => {}
-            Err(failure) => self.connection.answer(to, Body::Failure(failure), Vec::new()),
-        }
-    }
-
-    fn hello(&self) -> Result<Outcome, Failure> {
-        let copy = |fd: &OwnedFd| fd.try_clone().step("duplicate a file descriptor", "").map_err(internal);
-        let fds = match &self.kept.network {
-            Some(Network { namespace, netlink }) => vec![copy(namespace)?, copy(netlink)?],
-            None => Vec::new(),
-        };
-        let pid = rustix::process::getpid().as_raw_pid();
-        let hello = HelloAnswer { version: VERSION, pod: self.kept.pod.clone(), pid, network_fds: !fds.is_empty() };
-        Ok(Outcome::AnswerWith(Body::Hello(hello), fds))
-    }
-
-    fn state(&self) -> MonitorState {
-        MonitorState {
-            containers: self.containers.iter().map(Container::state).collect(),
-            execs: self.execs.iter().map(|exec| exec.id.clone()).collect(),
-        }
-    }
-
-    fn reopen_log(&mut self, reopen: &ReopenLog, fds: &[OwnedFd]) -> Result<Outcome, Failure> {
-        let container = self.find(&reopen.id)?;
-        if container.death.is_some() || container.started_at_ns() == 0 {
-            return Err(wrong_state("the container does not run, so its log is not reopened"));
-        }
-        let dir = fds.get(reopen.log_dir_fd as usize).ok_or_else(|| invalid("the log's folder is missing"))?;
-        let file = LogFile::open(dir, &reopen.log_name).step("open the log", &reopen.log_name).map_err(internal)?;
-        container.log.replace(file);
-        Ok(Outcome::Answer(Body::Done(Nothing {})))
-    }
-
-    fn resize(&mut self, resize: &Resize) -> Result<Outcome, Failure> {
-        let container = self.find(&resize.id)?;
-        let Some(master) = container.terminal() else {
-            return Err(wrong_state("the container has no terminal"));
-        };
-        resize_terminal(master, resize.columns, resize.rows).step("resize the terminal", "").map_err(internal)?;
-        Ok(Outcome::Answer(Body::Done(Nothing {})))
-    }
-
-    fn shutdown(&mut self, to: Requester) -> Result<Outcome, Failure> {
-        self.leaving.get_or_insert_default().push(to);
-        for container in &self.containers {
-            container.kill_tree();
-        }
-        Ok(Outcome::Later)
-    }
-
-    /// Everything has ended, and the agent wanted that: the last answer goes out.
-    fn has_left(&mut self) -> bool {
-        if self.leaving.is_none() || !self.containers.iter().all(Container::is_exited) {
-            return false;
-        }
-        for to in self.leaving.take().unwrap_or_default() {
-            self.connection.answer(to, Body::Done(Nothing {}), Vec::new());
-        }
-        true
-    }
-
     /// The container of that id.
     pub(super) fn find(&mut self, id: &str) -> Result<&mut Container, Failure> {
         self.containers.iter_mut().find(|container| container.id == id).ok_or_else(|| not_found("container", id))
@@ -355,16 +269,6 @@ impl Monitor {
     pub(super) fn position(&self, serial: u32) -> Option<usize> {
         self.containers.iter().position(|container| container.serial == serial)
     }
-}
-
-/// No such thing.
-pub(super) fn not_found(what: &str, id: &str) -> Failure {
-    with_kind(InitFailure::refused(&format!("{what} {id}"), ""), FailureKind::NotFound)
-}
-
-/// Not now.
-pub(super) fn wrong_state(why: &str) -> Failure {
-    with_kind(InitFailure::refused(why, ""), FailureKind::WrongState)
 }
 
 /// ns since 1970.
