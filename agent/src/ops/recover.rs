@@ -155,7 +155,11 @@ impl Engine {
             // No record tells where it is. systemd takes a scope away that nobody is in any more.
             None => {
                 let name = id.clone();
-                self.on_disk(move |engine| Ok(Cgroup::sweep(&engine.cgroups, name.as_str()))).await?;
+                let sweep = move |engine: &Engine| {
+                    Cgroup::sweep(&engine.cgroups, name.as_str());
+                    Ok(())
+                };
+                self.on_disk(sweep).await?;
             }
         }
         Ok(self.state.records().remove_container(id)?)

@@ -1,9 +1,18 @@
-//! The systemd driver against a stand-in for org.freedesktop.systemd1 on a private bus (Debian's dbus-daemon). Needs no
-//! root and no systemd.
+//! The systemd driver against a stand-in for org.freedesktop.systemd1 on a private bus (Debian's dbus-daemon): what it
+//! says (needs no root), and a whole agent with it (needs root). Neither needs systemd.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+/// A whole agent: pods and containers in scopes.
+mod agent;
+/// A private bus.
+mod bus;
+/// Images made in memory.
+#[path = "../image/build.rs"]
+#[allow(dead_code)]
+mod image;
+/// A stand-in that makes and ends cgroups as systemd does.
+mod service;
+
 use std::sync::{Arc, Mutex};
 
 use berth::libcontainer::cgroup::{CgroupError, Systemd};
@@ -12,43 +21,9 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use zbus::message::Type;
 use zbus::{Connection, MessageStream, ObjectPath, OwnedObjectPath, OwnedVariant};
 
+use bus::Bus;
+
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-
-struct Bus {
-    daemon: Child,
-    address: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Bus {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("bus.conf");
-        let text = format!(
-            "<busconfig><type>session</type><listen>unix:path={}/bus</listen><policy context=\"default\">\
-             <allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/>\
-             </policy></busconfig>",
-            folder.path().display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--print-address=1"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("dbus-daemon: install the package of that name");
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
-        Self { daemon, address: address.trim().to_owned(), _folder: folder }
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
-}
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -141,26 +116,8 @@ async fn scopes_are_made_changed_and_ended() {
     let bus = Bus::start();
     let calls = Calls::default();
     let connection = zbus::connection::Builder::address(bus.address.as_str()).build().await.unwrap();
-    let probe = connection.clone();
-    let server = tokio::spawn(stand_in(connection, calls.clone()));
-    // The name has an owner once the stand-in runs.
-    let owned = async || {
-        let body = ("org.freedesktop.systemd1",);
-        let answer = probe
-            .call_method(
-                Some("org.freedesktop.DBus"),
-                "/org/freedesktop/DBus",
-                Some("org.freedesktop.DBus"),
-                "NameHasOwner",
-                &body,
-            )
-            .await
-            .unwrap();
-        answer.body().deserialize::<bool>().unwrap()
-    };
-    while !owned().await {
-        tokio::task::yield_now().await;
-    }
+    let server = tokio::spawn(stand_in(connection.clone(), calls.clone()));
+    bus::wait_for_owner(&connection).await;
 
     let systemd = Systemd::connect(Some(&bus.address)).await.unwrap();
     systemd.start_scope("a.slice/a-b.slice/x.scope", 4242, Some(&limits()), true).await.unwrap();

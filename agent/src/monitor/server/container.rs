@@ -90,6 +90,7 @@ pub(super) struct Stop {
 pub(super) struct Death {
     pub(super) exit_code: i32,
     pub(super) signal: i32,
+    pub(super) oom_killed: bool,
     pub(super) at_ns: i64,
     /// Until when output of survivors is waited for.
     pub(super) drain_until: Instant,

@@ -45,7 +45,9 @@ impl Monitor {
         }
         let Some(at) = self.position(serial) else { return };
         let container = &mut self.containers[at];
-        let death = Death { exit_code, signal, at_ns: now_ns(), drain_until: Instant::now() + DRAIN };
+        // At once: systemd takes a scope away, and its counters with it, as soon as nobody is in it.
+        let oom_killed = exit_code != 0 && oom_kills(&container.cgroup) > container.cgroup.oom_kills_before;
+        let death = Death { exit_code, signal, oom_killed, at_ns: now_ns(), drain_until: Instant::now() + DRAIN };
         container.death = Some(death);
         if let Phase::Creating { .. } = container.phase {
             return self.give_up(at);
@@ -133,13 +135,13 @@ impl Monitor {
     pub(super) fn publish(&mut self, serial: u32) {
         let Some(at) = self.position(serial) else { return };
         let container = &mut self.containers[at];
-        let Some(Death { exit_code, signal, at_ns, .. }) = container.death else { return };
+        let Some(Death { exit_code, signal, oom_killed, at_ns, .. }) = container.death else { return };
         self.close_output(at);
         let container = &mut self.containers[at];
         let mut record = ExitRecord {
             exit_code,
             signal,
-            oom_killed: exit_code != 0 && oom_kills(&container.cgroup) > container.cgroup.oom_kills_before,
+            oom_killed,
             finished_at_ns: at_ns,
             started_at_ns: container.started_at_ns(),
         };
