@@ -238,18 +238,37 @@ impl Drop for Fixture {
         let endpoint = self.machine.endpoint.clone();
         // A drop cannot await, and the test's own runtime may be gone: a thread with a small one does it.
         let clean_up = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-            runtime.block_on(async {
-                let client = Client::connect(&endpoint).await.ok()?;
-                for pod in pods {
-                    let _ = client.stop_pod(&pod).await;
-                    let _ = client.remove_pod(&pod).await;
-                }
-                Some(())
-            })
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_or_else(|e| vec![e.to_string()], |runtime| runtime.block_on(end_pods(&endpoint, &pods)))
         });
-        let _ = clean_up.join();
+        let failures = clean_up.join().unwrap_or_else(|_| vec!["the clean-up panicked".to_owned()]);
+        if failures.is_empty() || std::thread::panicking() {
+            return;
+        }
+        let log = self.machine.agent.as_ref().map(|_| self.agent().log_tail()).unwrap_or_default();
+        panic!("pods of this test could not be ended: {failures:?}\n{log}");
     }
+}
+
+/// Stops and removes pods; answers what went wrong. One that is gone, or an agent that is, is no failure.
+async fn end_pods(endpoint: &str, pods: &[String]) -> Vec<String> {
+    let mut failures = Vec::new();
+    let Ok(client) = Client::connect(endpoint).await else { return failures };
+    let limit = Duration::from_secs(seconds(30) as u64);
+    for pod in pods {
+        let ended = tokio::time::timeout(limit, async {
+            match client.stop_pod(pod).await {
+                Err(status) if status.code() != tonic::Code::NotFound => Err(status),
+                _ => client.remove_pod(pod).await,
+            }
+        });
+        match ended.await {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => failures.push(format!("{pod}: {status:?}")),
+            Err(_) => failures.push(format!("{pod}: no answer within {limit:?}")),
+        }
+    }
+    failures
 }
 
 /// A running pod.
