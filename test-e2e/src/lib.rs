@@ -15,6 +15,10 @@ pub mod host;
 pub mod image;
 /// What a runtime may leave on a machine, counted before and after.
 pub mod leaks;
+/// A runtime with what it needs around it.
+pub mod machine;
+/// Pods and containers as a test handles them.
+pub mod pod;
 /// Processes as /proc tells: trees, proportional memory, CPU time.
 pub mod process;
 /// Registries: Debian's docker-registry, and one that misbehaves.

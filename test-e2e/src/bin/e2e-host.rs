@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -57,6 +57,8 @@ fn main() -> io::Result<()> {
     end_descendants();
     if std::env::var_os("E2E_KEEP").is_none() {
         remove_cgroup_everywhere(&options.cgroup);
+        // The agent's root may be a disk of its own.
+        let _ = umount2(&options.folder.join("root"), MntFlags::MNT_DETACH);
         std::fs::remove_dir_all(&options.folder)?;
     }
     Ok(())

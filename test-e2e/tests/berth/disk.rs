@@ -1,7 +1,8 @@
 //! A full disk: the pull fails with its reason, leaves nothing, and everything else goes on.
 
-use test_e2e::fixture::{Fixture, Setup};
+use test_e2e::fixture::Fixture;
 use test_e2e::image::{self, Compression, Format, Layer};
+use test_e2e::machine::Setup;
 
 use crate::recovery::{after_first_use, nothing_more_than};
 

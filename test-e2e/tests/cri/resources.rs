@@ -36,7 +36,9 @@ async fn limits_reach_the_kernel() {
     assert_eq!(limit(&container, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
     if process::cgroup_is_v2() {
         assert_eq!(limit(&container, "cpu", "", "cpu.max"), "50000 100000");
-        assert_eq!(limit(&container, "cpu", "", "cpu.weight"), "20", "512 shares by the formula of KEP-2254");
+        // 20 by the line of KEP-2254, 59 by the curve that runtimes of 2025 took up, on which 1024 shares are 100.
+        let weight = limit(&container, "cpu", "", "cpu.weight");
+        assert!(matches!(weight.as_str(), "20" | "59"), "512 shares are a weight of {weight}");
     } else {
         assert_eq!(limit(&container, "cpu", "cpu.shares", ""), "512");
         assert_eq!(limit(&container, "cpu", "cpu.cfs_quota_us", ""), "50000");

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -15,6 +16,9 @@ use crate::ops::{self, Engine, Parts, Paths};
 
 /// Where monitors are with the systemd driver, unless the configuration says otherwise.
 const MONITOR_SCOPE: &str = "system.slice/berth-monitors.scope";
+
+/// How often a pod network that is not ready is tried again.
+const HEAL_PERIOD: Duration = Duration::from_secs(10);
 
 /// A part that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +80,7 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
         cgroup_parent: pod_parent(config),
         host,
     };
+    heal(parts.network.clone());
     let engine = Engine::new(parts)?;
     let recovered = engine.recover().await?;
     tracing::info!(
@@ -85,6 +90,20 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
         "recovered"
     );
     Ok(engine)
+}
+
+/// Tries again to set the pod network up while it is not ready (iptables was missing, another network overlapped). A
+/// network that is ready costs nothing.
+fn heal(network: Arc<PodNetwork>) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(HEAL_PERIOD).await;
+            if network.status().is_err() {
+                // The reason is what status() tells from then on.
+                let _ = network.reassert().await;
+            }
+        }
+    });
 }
 
 fn images(config: &Config) -> ImageConfig {

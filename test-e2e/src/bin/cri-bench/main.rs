@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use test_e2e::client::Client;
-use test_e2e::fixture::{Machine, Setup};
+use test_e2e::machine::{Machine, Setup};
 use test_e2e::registry::Registry;
 
 mod footprint;

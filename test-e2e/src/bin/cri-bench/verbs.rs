@@ -15,6 +15,9 @@ use crate::samples::Samples;
 /// A program that ends on SIGTERM, as a first process only does when it says so.
 const PROGRAM: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"];
 
+/// How long the program may take until its trap is set: a first process that gets a signal before that ignores it.
+const TRAP: Duration = Duration::from_millis(20);
+
 /// A running pod with one container.
 struct Running {
     pod: String,
@@ -71,6 +74,7 @@ pub(crate) async fn one_after_the_other(bench: &Bench, report: &mut Report) -> R
         let running = bench.start(&mut starts).await?;
         whole_start.push(sum_of_last(&starts));
         exec.time(bench.client.exec(&running.container, &["true"], 10)).await?;
+        tokio::time::sleep(TRAP).await;
         bench.end(&running, &mut ends).await?;
         whole_end.push(sum_of_last(&ends));
     }
