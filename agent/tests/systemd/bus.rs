@@ -1,6 +1,7 @@
 //! A private bus: Debian's dbus-daemon.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use zbus::Connection;
@@ -8,7 +9,7 @@ use zbus::Connection;
 pub(crate) struct Bus {
     daemon: Child,
     pub(crate) address: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Bus {
@@ -22,16 +23,31 @@ impl Bus {
             folder.path().display()
         );
         std::fs::write(&config, text).unwrap();
-        let mut daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--print-address=1"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("dbus-daemon: install the package of that name");
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
-        Self { daemon, address: address.trim().to_owned(), _folder: folder }
+        let (daemon, address) = run(&config);
+        Self { daemon, address, folder }
     }
+
+    /// Ends it and starts another at the same address; every connection is lost.
+    pub(crate) fn restart(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        let (daemon, address) = run(&self.folder.path().join("bus.conf"));
+        (self.daemon, self.address) = (daemon, address);
+    }
+}
+
+fn run(config: &Path) -> (Child, String) {
+    let mut daemon = Command::new("dbus-daemon")
+        .arg(format!("--config-file={}", config.display()))
+        .args(["--nofork", "--print-address=1"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("dbus-daemon: install the package of that name");
+    let mut address = String::new();
+    BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+    // Its guid is another after a restart; the socket is the same.
+    let address = address.trim().split(',').next().unwrap().to_owned();
+    (daemon, address)
 }
 
 impl Drop for Bus {

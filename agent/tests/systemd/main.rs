@@ -154,6 +154,22 @@ async fn scopes_are_made_changed_and_ended() {
 }
 
 #[tokio::test]
+async fn a_bus_that_was_restarted_is_found_again() {
+    let mut bus = Bus::start();
+    let serve = async |address: &str| {
+        let connection = zbus::connection::Builder::address(address).build().await.unwrap();
+        tokio::spawn(stand_in(connection.clone(), Calls::default()));
+        bus::wait_for_owner(&connection).await;
+    };
+    serve(&bus.address).await;
+    let systemd = Systemd::connect(Some(&bus.address)).await.unwrap();
+    systemd.stop_scope("a.slice/x.scope").await.unwrap();
+    bus.restart();
+    serve(&bus.address).await;
+    systemd.stop_scope("a.slice/x.scope").await.unwrap();
+}
+
+#[tokio::test]
 async fn no_bus_is_told() {
     let error = Systemd::connect(Some("unix:path=/nonexistent/bus")).await.unwrap_err();
     assert!(matches!(&error, CgroupError::Systemd { .. }), "{error}");
