@@ -1,45 +1,20 @@
 //! CreateContainer: image held → record → root opened → user, spec, plan → cgroup → init cloned, set up and waiting, so
 //! that whatever is wrong with the mounts or the limits surfaces here and StartContainer is only a release.
 
-use std::fs::DirBuilder;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cri_api::v1::{ContainerConfig, LinuxContainerSecurityContext};
-use oci_spec::runtime::LinuxResources;
-use prost::Message;
+use cri_api::v1::ContainerConfig;
 
-use super::reopen_log::open_log_target;
+use super::prepare_container::{Prepared, Work};
 use super::undo::Undo;
-use super::{Engine, Error, accounts, now, of_pod};
+use super::{Engine, Error, now, of_pod};
 use crate::fault;
 use crate::image::Image;
-use crate::libcontainer::cgroup::{Cgroup, CgroupFds};
-use crate::libcontainer::host;
-use crate::libcontainer::plan::{FdSource, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan};
-use crate::libcontainer::run;
-use crate::libcontainer::spec::security::{self, SeccompChoice};
-use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput};
 use crate::model::{
     Container, ContainerId, ContainerKey, ContainerSpec, ContainerState, Pod, PodPhase, ProcessUser, signal,
 };
-use crate::monitor::client::{self, CreateContainer, LogTarget, Placeholder};
+use crate::monitor::client::CreateContainer;
 use crate::telemetry::phases::Phases;
-
-/// The record of what an exec inherits: an encoded `ProcessPlan`.
-const PROCESS_RECORD: &str = "process";
-
-/// What the file work of a creation leaves for the monitor.
-struct Prepared {
-    plan: InitPlan,
-    fds: Vec<OwnedFd>,
-    cgroup: client::CgroupFds,
-    log: Option<LogTarget>,
-    record_dir: OwnedFd,
-    user: ProcessUser,
-}
 
 impl Engine {
     /// Makes a container, or joins the request that is making it.
@@ -186,170 +161,10 @@ impl Engine {
             config,
         })
     }
-
-    /// All that touches a disk or a user's volume, on a thread that may hang. systemd makes the scope between its two
-    /// halves, and only then are there two; the placeholder keeps the scope.
-    async fn prepare(self: &Arc<Self>, work: Work) -> Result<(Prepared, Option<Placeholder>), Error> {
-        let Some(systemd) = &self.systemd else {
-            let prepared = self.on_disk(move |engine| engine.open(&work, engine.plan(&work)?)).await?;
-            return Ok((prepared, None));
-        };
-        let (work, planned) = self.on_disk(move |engine| engine.plan(&work).map(|planned| (work, planned))).await?;
-        let placeholder = self.start_scope(systemd, &work.spec.cgroup, planned.limits.as_ref()).await?;
-        let prepared = self.on_disk(move |engine| engine.open(&work, planned)).await?;
-        Ok((prepared, Some(placeholder)))
-    }
-
-    /// From the image and the request to the plan.
-    fn plan(&self, work: &Work) -> Result<Planned, Error> {
-        let Work { pod, id, spec, image, .. } = work;
-        let layer = self.paths.container_layer(id);
-        let (layers, upper) = (self.images.layer_dirs(image), make_layer(&layer)?);
-        let root = FdSource::Overlay(Overlay {
-            lower: layers.clone(),
-            upper: Some(upper.clone()),
-            readonly: false,
-            selinux_context: None,
-        });
-        let root_fd = run::open(std::slice::from_ref(&root))?;
-
-        let passwd = accounts::read(&root_fd[0], "etc/passwd")?;
-        let group = accounts::read(&root_fd[0], "etc/group")?;
-        let context = spec.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
-        let user = spec::user::resolve(context, image_user(image), &passwd, &group)?;
-        let profile = self.seccomp_profile(context)?;
-        let run_dir = self.state.records().pod_dir(&pod.id);
-        let oci = spec::build(&SpecInput {
-            sandbox: &pod.spec.config,
-            container: &spec.config,
-            image: &image.config,
-            user: &user,
-            pod: &pod_paths(&run_dir),
-            devices: &host::devices(&spec.config)?,
-            seccomp_profile: profile.as_deref(),
-            cgroups_path: &spec.cgroup,
-            host: &self.host,
-        })?;
-        let linux = oci.linux().as_ref();
-        let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
-        let filter = seccomp.map(|profile| self.filters.get(profile)).transpose()?;
-        let planned = plan(
-            &oci,
-            &PlanInput {
-                layers,
-                upper: Some(upper),
-                filter: filter.as_deref(),
-                stdin: spec.config.stdin,
-                stdin_once: spec.config.stdin_once,
-                host: &self.host,
-            },
-        )?;
-        self.warn_once(&planned.warnings);
-        let limits = linux.and_then(|linux| linux.resources().clone());
-        Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, user })
-    }
-
-    /// From the plan to what the monitor needs for it.
-    fn open(&self, work: &Work, planned: Planned) -> Result<Prepared, Error> {
-        let (spec, dir) = (&work.spec, &work.dir);
-        let Planned { init, sources, root: mut fds, limits, user } = planned;
-        let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
-        write_process(dir, &init.process)?;
-        fds.extend(run::open(&sources[1..])?);
-        let CgroupFds { unified, v1_procs, memory } = cgroup.join_fds()?;
-        Ok(Prepared {
-            plan: init,
-            fds,
-            cgroup: client::CgroupFds { unified, v1_procs, memory },
-            log: open_log_target(&spec.log_path)?,
-            record_dir: open_dir(dir)?,
-            user: ProcessUser { uid: user.uid, gid: user.gid, groups: user.groups },
-        })
-    }
-
-    fn seccomp_profile(&self, context: Option<&LinuxContainerSecurityContext>) -> Result<Option<Vec<u8>>, Error> {
-        let SeccompChoice::Localhost(name) = security::seccomp_choice(context)? else { return Ok(None) };
-        match std::fs::read(&name) {
-            Ok(profile) => Ok(Some(profile)),
-            Err(error) => Err(Error::Invalid {
-                field: "linux.security_context.seccomp",
-                reason: format!("the localhost profile {name:?} cannot be read: {error}"),
-            }),
-        }
-    }
-
-    /// A warning is the same for every container: it is told once.
-    fn warn_once(&self, warnings: &[Warning]) {
-        let mut told = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for warning in warnings {
-            if told.insert(warning.clone()) {
-                tracing::warn!("{warning}");
-            }
-        }
-    }
-
-    /// What an exec in the container inherits.
-    pub(super) fn read_process(&self, id: &ContainerId) -> Result<ProcessPlan, Error> {
-        let path = self.state.records().container_dir(id).join(PROCESS_RECORD);
-        let failed = |source| Error::Io { op: "read the record", path: path.clone(), source };
-        let bytes = std::fs::read(&path).map_err(failed)?;
-        ProcessPlan::decode(bytes.as_slice()).map_err(|error| failed(std::io::Error::other(error)))
-    }
-}
-
-/// What `plan` leaves for `open`.
-struct Planned {
-    init: InitPlan,
-    /// What the plan's fds are; the first is the root's.
-    sources: Vec<FdSource>,
-    /// The root, opened already for the user's sake.
-    root: Vec<OwnedFd>,
-    limits: Option<LinuxResources>,
-    user: ResolvedUser,
-}
-
-/// What `prepare` needs on its thread.
-struct Work {
-    pod: Pod,
-    id: ContainerId,
-    spec: ContainerSpec,
-    image: Arc<Image>,
-    dir: PathBuf,
 }
 
 fn not_ready(pod: &crate::model::PodId) -> Error {
     Error::WrongState { what: "pod sandbox", id: pod.to_string(), state: "not ready", wanted: "ready" }
-}
-
-fn make_layer(layer: &Path) -> Result<Upper, Error> {
-    let upper = Upper { upper: layer.join("upper"), work: layer.join("work"), volatile: true };
-    let make = |path: &Path, mode| {
-        let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-        made.map_err(|source| Error::Io { op: "make the writable layer", path: path.to_owned(), source })
-    };
-    make(layer, 0o700)?;
-    // The upper folder's mode shows as the mode of the container's "/".
-    make(&upper.upper, 0o755)?;
-    make(&upper.work, 0o700)?;
-    Ok(upper)
-}
-
-fn pod_paths(dir: &Path) -> PodPaths {
-    PodPaths {
-        resolv_conf: Some(dir.join("resolv.conf")),
-        hosts: Some(dir.join("hosts")),
-        hostname: Some(dir.join("hostname")),
-    }
-}
-
-fn write_process(dir: &Path, process: &ProcessPlan) -> Result<(), Error> {
-    let path = dir.join(PROCESS_RECORD);
-    std::fs::write(&path, process.encode_to_vec()).map_err(|source| Error::Io { op: "write the record", path, source })
-}
-
-fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
-    let opened = std::fs::File::open(path);
-    opened.map(OwnedFd::from).map_err(|source| Error::Io { op: "open", path: path.to_owned(), source })
 }
 
 /// CRI: `log_directory` joined with `log_path`; no log when either is empty.
@@ -366,11 +181,6 @@ fn log_path(directory: &str, path: &str) -> Result<String, Error> {
         return Err(Error::Invalid { field: "config.log_path", reason });
     }
     Ok(format!("{}/{path}", directory.trim_end_matches('/')))
-}
-
-/// The image's USER, `user[:group]`.
-fn image_user(image: &Image) -> &str {
-    image.config.config().as_ref().and_then(|config| config.user().as_deref()).unwrap_or_default()
 }
 
 /// CRI `stop_signal`, else the image's StopSignal, else SIGTERM.

@@ -18,6 +18,8 @@ mod inflight;
 mod locks;
 /// Which monitor belongs to which pod.
 mod monitors;
+/// The file work of CreateContainer.
+mod prepare_container;
 /// What a new agent does first.
 mod recover;
 /// RemoveContainer.
