@@ -1,6 +1,6 @@
 //! What is well-formed and cannot work: refused here by key, before anything is made by it.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::resolve::ConfigError;
 use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings};
@@ -47,7 +47,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
             return refuse("cgroups.pod_parent", reason);
         }
     }
-    if let Err(error) = EnvFilter::try_new(&settings.log.level) {
+    if let Err(error) = settings.log.level.parse::<Targets>() {
         return refuse(
             "log.level",
             format!("{:?} is neither a level nor a list of module=level: {error}", settings.log.level),

@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
 
@@ -30,17 +31,28 @@ pub enum LogError {
 /// When the level is malformed, or it was called before.
 pub fn init_logs(log: &Log) -> Result<(), LogError> {
     let level = |source| LogError::Level { level: log.level.clone(), source };
-    let filter = EnvFilter::try_new(directives(&log.level)).map_err(level)?;
+    let filter = parse_level(&log.level).map_err(level)?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Text => builder.finish().with(filter).try_init(),
+        LogFormat::Json => {
+            let json = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            json.finish().with(filter).try_init()
+        }
     }
-    .map_err(LogError::Twice)
+    .map_err(|error| LogError::Twice(Box::new(error)))
+}
+
+/// What `log.level` means: a level, or a list of `module=level`.
+///
+/// # Errors
+/// When it is neither.
+pub(super) fn parse_level(level: &str) -> Result<Targets, tracing_subscriber::filter::ParseError> {
+    directives(level).parse()
 }
 
 /// A level by itself is ours: at `debug` the HTTP/2 library would tell of each frame.
@@ -60,7 +72,7 @@ mod tests {
         assert_eq!(directives("warn"), "warn");
         assert_eq!(directives("debug"), "info,berth=debug,cni=debug");
         assert_eq!(directives("info,h2=debug"), "info,h2=debug");
-        assert!(EnvFilter::try_new(directives("trace")).is_ok());
-        assert!(EnvFilter::try_new(directives("berth=loud")).is_err());
+        assert!(parse_level("trace").is_ok());
+        assert!(parse_level("berth=loud").is_err());
     }
 }

@@ -61,7 +61,11 @@ impl Connection {
             None => return Err(MonitorError::Lost),
         };
         let guard = Forget { shared: &self.shared, id };
-        self.shared.send(&packet).await?;
+        match self.shared.send(&packet).await {
+            // It may have said why before it went: the receiver reads to the end, and then drops who still waits.
+            Ok(()) | Err(MonitorError::Lost) => {}
+            Err(error) => return Err(error),
+        }
         drop(packet);
         let reply = answer.await.map_err(|_| MonitorError::Lost)?;
         drop(guard);
@@ -138,9 +142,13 @@ async fn receive(shared: Arc<Shared>, mut on_event: impl FnMut(Option<Body>)) {
     let mut buffer = vec![0; PACKET_LIMIT];
     // Readiness is taken before trying and given back only after a try found nothing: no packet is overlooked.
     'connected: while let Ok(mut ready) = shared.socket.readable().await {
+        // A peer that died with something unread resets the connection, and the kernel tells that (once) before it gives
+        // out what the peer had still said: its last words are read all the same.
+        let mut reset = false;
         loop {
             match frame::receive::<Answer>(shared.socket.as_fd(), &mut buffer) {
                 Ok((answer, fds)) => shared.deliver(answer, fds, &mut on_event),
+                Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset && !reset => reset = true,
                 Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(FrameError::Closed) => break 'connected,
                 Err(FrameError::Io(error)) if is_lost(&error) => break 'connected,
