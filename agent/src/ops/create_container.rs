@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cri_api::v1::ContainerConfig;
 
+use super::monitors::gone;
 use super::prepare_container::{Prepared, Work};
 use super::undo::Undo;
 use super::{Engine, Error, now, of_pod};
@@ -60,7 +61,7 @@ impl Engine {
         let spec = self.container_spec(pod, &id, config, &image)?;
         let engine = self.clone();
         let of_undo = (id.clone(), spec.cgroup.clone());
-        undo.push("remove the container's records", {
+        undo.push_record("remove the container's records", {
             let (records, id) = (self.state.records().clone(), id.clone());
             move || async move { Ok(records.remove_container(&id)?) }
         });
@@ -102,7 +103,7 @@ impl Engine {
         let (client, of_undo) = (monitor.clone(), id.clone());
         let pod_id = pod.clone();
         undo.push("end the container's init", move || async move {
-            client.client.remove(&of_undo).await.map_err(of_pod(&pod_id))
+            client.client.remove(&of_undo).await.or_else(gone).map_err(of_pod(&pod_id))
         });
         let Prepared { plan, fds, cgroup, log, record_dir, user } = prepared;
         let request = CreateContainer { id: id.clone(), plan, fds, cgroup, log, record_dir };

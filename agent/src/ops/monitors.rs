@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::model::PodId;
-use crate::monitor::client::Monitor;
+use crate::monitor::client::{Monitor, MonitorError};
 
 /// The monitors of all pods that are ready.
 #[derive(Default)]
@@ -39,6 +39,11 @@ impl Monitors {
         self.lock().remove(pod)
     }
 
+    /// The pod's after all: it could not be ended.
+    pub(super) fn put_back(&self, pod: PodId, monitor: Arc<PodMonitor>) {
+        self.lock().insert(pod, monitor);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PodId, Arc<PodMonitor>>> {
         self.by_pod.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,5 +69,13 @@ impl PodMonitor {
     /// The connection is lost: nobody will hear of these execs any more.
     pub(super) fn forget_execs(&self) {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// A monitor that is gone has ended and forgotten whatever it was asked to end or forget.
+pub(super) fn gone(error: MonitorError) -> Result<(), MonitorError> {
+    match error {
+        MonitorError::Lost => Ok(()),
+        error => Err(error),
     }
 }

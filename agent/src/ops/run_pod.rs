@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use cri_api::v1::{NamespaceMode, PodSandboxConfig};
 
+use super::monitors::gone;
 use super::undo::Undo;
 use super::{Engine, Error, blocking, now, of_pod};
 use crate::fault;
 use crate::libcontainer::spec::sysctl;
 use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
-use crate::monitor::client::{MonitorError, PodMonitor, PodNamespaces};
+use crate::monitor::client::{PodMonitor, PodNamespaces};
 use crate::network::{self, HostPort, dns};
 use crate::telemetry::phases::Phases;
 
@@ -55,7 +56,7 @@ impl Engine {
 
         let records = self.state.records().clone();
         let of_undo = (records.clone(), id.clone());
-        undo.push("remove the pod's records", move || async move { Ok(of_undo.0.remove_pod(&of_undo.1)?) });
+        undo.push_record("remove the pod's records", move || async move { Ok(of_undo.0.remove_pod(&of_undo.1)?) });
         let dir = records.begin_pod(&id, &spec)?;
         fault::point("run_pod.recorded");
         phases.mark("record");
@@ -227,10 +228,13 @@ impl Engine {
     /// to end.
     pub(super) async fn end_monitor(&self, id: &PodId) -> Result<(), Error> {
         let Some(monitor) = self.monitors.take(id) else { return Ok(()) };
-        match monitor.client.shutdown().await {
-            // Gone already: that is what was asked for.
-            Err(MonitorError::Lost) | Ok(()) => Ok(()),
-            Err(error) => Err(of_pod(id)(error)),
+        match monitor.client.shutdown().await.or_else(gone) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // It lives on: the next try has to find it.
+                self.monitors.put_back(id.clone(), monitor);
+                Err(of_pod(id)(error))
+            }
         }
     }
 
