@@ -45,6 +45,9 @@ pub struct ContainerSpec {
     pub stop_signal: i32,
 }
 
+/// The exit code of a container whose program could not be executed (kubelet and docker show it so).
+const START_FAILED: i32 = 128;
+
 /// Everything that an exit leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -182,14 +185,17 @@ impl ContainerState {
                 Ok(Self::Running { pid, user, started_at: at })
             }
             (Self::Created { user, .. }, ContainerEvent::StartFailed { at, message }) => {
-                let exit =
-                    Exit { started_at: 0, finished_at: at, exit_code: 128, reason: ExitReason::StartError, message };
+                let reason = ExitReason::StartError;
+                let exit = Exit { started_at: 0, finished_at: at, exit_code: START_FAILED, reason, message };
                 Ok(Self::Exited { user, exit })
             }
             (state @ (Self::Created { .. } | Self::Running { .. }), event) => match event {
                 ContainerEvent::Exited { started_at, at, exit_code, oom_killed } => {
+                    // Only a start that failed ends so: a killed init has 128 + signal.
+                    let never_ran = matches!(state, Self::Created { .. }) && started_at.is_none();
                     let reason = match exit_code {
                         _ if oom_killed => ExitReason::OomKilled,
+                        START_FAILED if never_ran => ExitReason::StartError,
                         0 => ExitReason::Completed,
                         _ => ExitReason::Error,
                     };
@@ -301,6 +307,14 @@ mod tests {
         let event = ContainerEvent::StartFailed { at: 5, message: "no such file".into() };
         let exit = exit_of(created().step(event).unwrap());
         assert_eq!((exit.exit_code, exit.started_at, exit.reason), (128, 0, ExitReason::StartError));
+    }
+
+    #[test]
+    fn a_failed_start_that_only_the_exit_record_tells_of_is_one_too() {
+        let exited = |started_at, exit_code| ContainerEvent::Exited { started_at, at: 5, exit_code, oom_killed: false };
+        assert_eq!(exit_of(created().step(exited(None, 128)).unwrap()).reason, ExitReason::StartError);
+        assert_eq!(exit_of(created().step(exited(Some(4), 128)).unwrap()).reason, ExitReason::Error);
+        assert_eq!(exit_of(created().step(exited(None, 137)).unwrap()).reason, ExitReason::Error);
     }
 
     #[test]

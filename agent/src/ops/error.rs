@@ -200,6 +200,7 @@ impl Error {
             | Self::Spawner(source) => monitor_kind(source),
             Self::Joined(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
+            Self::Record(RecordError::Io { source, .. }) => io_kind(source),
             Self::Record(_) => ErrorKind::Internal,
         }
     }
