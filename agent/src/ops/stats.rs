@@ -99,7 +99,10 @@ impl Engine {
             None => (measure(&self.paths.container_layer(&container.id).join("upper")), Instant::now()),
         };
         let stats = Arc::new(Stats { timestamp, cgroup, usage_nano_cores, layer });
-        self.stats.put(container.id.clone(), Reading { at: Instant::now(), layer_at, stats: stats.clone() });
+        // One that was removed meanwhile has been forgotten, and nobody would forget it again.
+        if self.state.snapshot().containers.contains_key(&container.id) {
+            self.stats.put(container.id.clone(), Reading { at: Instant::now(), layer_at, stats: stats.clone() });
+        }
         stats
     }
 }

@@ -52,7 +52,11 @@ impl HostPorts {
         let mut records = HashMap::new();
         for entry in fs::read_dir(&folder).map_err(NetworkError::file("list", &folder))? {
             let path = entry.map_err(NetworkError::file("list", &folder))?.path();
-            let Some(pod) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else { continue };
+            let Some(pod) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else {
+                // A crash stopped before it was renamed: its pod was never told of its ports.
+                fs::remove_file(&path).map_err(NetworkError::file("remove", &path))?;
+                continue;
+            };
             let text = fs::read(&path).map_err(NetworkError::file("read", &path))?;
             let record = serde_json::from_slice(&text)
                 .map_err(|source| NetworkError::DamagedState { path: path.clone(), source })?;
