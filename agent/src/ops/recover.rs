@@ -4,13 +4,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::monitors::gone;
 use super::{Engine, Error, chain, now};
 use crate::libcontainer::cgroup::Cgroup;
 use crate::model::recovery::{
     ContainerAction, ContainerFacts, PodAction, PodFacts, Seen, container_action, pod_action,
 };
-use crate::model::{Container, ContainerId, ContainerSpec, ContainerState, Pod, PodId, PodPhase};
-use crate::monitor::client::{ExitRecord, Monitor, MonitorState, Phase};
+use crate::model::{Container, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Pod, PodId, PodPhase};
+use crate::monitor::client::{ExitRecord, Monitor, MonitorError, MonitorState, Phase};
 use crate::monitor::protocol::exit_file;
 
 /// What was done.
@@ -70,33 +71,34 @@ impl Engine {
         let (Some(spec), Some(mut state)) = (spec, state) else {
             return self.roll_back_pod(id, monitor.map(|(client, _)| client)).await.map(|()| None);
         };
-        let mut seen = MonitorState::default();
         match (action, monitor) {
-            (PodAction::Keep, Some((client, events))) => {
-                seen = client.inspect().await.map_err(super::of_pod(id))?;
-                let monitor = self.monitors.insert(id.clone(), client);
-                self.state.put_pod(Pod { id: id.clone(), spec, state })?;
-                self.follow(id.clone(), monitor, events);
-                return Ok(Some(seen));
-            }
+            (PodAction::Keep, Some((client, events))) => match client.inspect().await {
+                Ok(seen) => {
+                    let monitor = self.monitors.insert(id.clone(), client);
+                    self.state.put_pod(Pod { id: id.clone(), spec, state })?;
+                    self.follow(id.clone(), monitor, events);
+                    return Ok(Some(seen));
+                }
+                // It died in between.
+                Err(MonitorError::Lost) => {}
+                Err(error) => return Err(super::of_pod(id)(error)),
+            },
             (PodAction::RollBack, monitor) => {
                 return self.roll_back_pod(id, monitor.map(|(client, _)| client)).await.map(|()| None);
             }
-            (_, Some((client, _))) => {
-                seen = client.inspect().await.unwrap_or_default();
-                client.shutdown().await.map_err(super::of_pod(id))?;
-            }
+            // What still ran in it is dead once it has gone, and its exit records tell how: nothing it says before counts.
+            (_, Some((client, _))) => client.shutdown().await.or_else(gone).map_err(super::of_pod(id))?,
             (_, None) => {}
         }
         self.network.remove(id).await?;
         state.phase = PodPhase::NotReady;
         self.state.put_pod(Pod { id: id.clone(), spec, state })?;
-        Ok(Some(seen))
+        Ok(Some(MonitorState::default()))
     }
 
     async fn roll_back_pod(&self, id: &PodId, monitor: Option<Monitor>) -> Result<(), Error> {
         if let Some(monitor) = monitor {
-            monitor.shutdown().await.map_err(super::of_pod(id))?;
+            monitor.shutdown().await.or_else(gone).map_err(super::of_pod(id))?;
         }
         self.network.remove(id).await?;
         Ok(self.state.records().remove_pod(id)?)
@@ -121,6 +123,9 @@ impl Engine {
         };
         match (container_action(&facts), spec, state) {
             (ContainerAction::Keep(events), Some(spec), Some(state)) => {
+                if events.iter().any(|event| matches!(event, ContainerEvent::Lost { .. })) {
+                    self.kill_processes(&spec.cgroup).await;
+                }
                 let state = events.into_iter().try_fold(state, ContainerState::step)?;
                 self.keep_container(id, spec, state)?;
                 Ok(true)
@@ -148,7 +153,7 @@ impl Engine {
         if let Some(pod) = pod
             && let Some(monitor) = self.monitors.get(pod)
         {
-            monitor.client.remove(id).await.map_err(super::of_pod(pod))?;
+            monitor.client.remove(id).await.or_else(gone).map_err(super::of_pod(pod))?;
         }
         match spec {
             Some(spec) => self.discard_container(id.clone(), spec.cgroup).await?,

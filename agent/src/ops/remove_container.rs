@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::monitors::gone;
 use super::{Engine, Error, detached};
 use crate::fault;
 use crate::libcontainer::cgroup::Cgroup;
@@ -37,7 +38,7 @@ impl Engine {
             self.kill_container(current, Duration::ZERO).await?;
         }
         if let Ok((pod, monitor)) = self.monitor_of(current) {
-            monitor.client.remove(id).await.map_err(super::of_pod(&pod))?;
+            monitor.client.remove(id).await.or_else(gone).map_err(super::of_pod(&pod))?;
         }
         fault::point("remove_container.unmonitored");
         self.discard_container(id.clone(), current.spec.cgroup.clone()).await?;
@@ -55,7 +56,13 @@ impl Engine {
     pub(super) async fn discard_container(self: &Arc<Self>, id: ContainerId, cgroup: String) -> Result<(), Error> {
         self.stop_scope(&cgroup).await?;
         self.on_disk(move |engine| {
-            Cgroup::open(&engine.cgroups, &cgroup).remove()?;
+            let cgroup = Cgroup::open(&engine.cgroups, &cgroup);
+            // A monitor that was lost, or an agent that died in between, leaves processes whose end nobody waits for.
+            if !cgroup.processes()?.is_empty() {
+                // Whoever survives it hinders the removal, which tells.
+                let _ = cgroup.kill();
+            }
+            cgroup.remove()?;
             engine.images.release(&id);
             let trashed = engine.paths.trash().join(id.as_str());
             move_to_trash(&engine.paths.container_layer(&id), &trashed)?;

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::events::exit_event;
 use super::{Engine, Error, detached, of_pod};
 use crate::model::{Container, ContainerId, ContainerState};
+use crate::monitor::client::MonitorError;
 use crate::state::Lookup;
 
 /// How long a killed tree may take to be gone. The kernel needs milliseconds; a process in an uninterruptible call on
@@ -29,21 +31,32 @@ impl Engine {
     }
 
     /// The steps: tells the monitor, and waits until the exit is visible.
-    pub(super) async fn kill_container(&self, container: &Container, grace: Duration) -> Result<(), Error> {
-        if self.has_exited(&container.id) {
+    pub(super) async fn kill_container(self: &Arc<Self>, container: &Container, grace: Duration) -> Result<(), Error> {
+        let id = &container.id;
+        if self.has_exited(id) {
             return Ok(());
         }
-        let (pod, monitor) = self.monitor_of(container)?;
+        let Ok((pod, monitor)) = self.monitor_of(container) else {
+            self.lose_container(container).await;
+            return Ok(());
+        };
         // A container that never ran has no program that could take the soft signal.
         let never_ran = matches!(container.state, ContainerState::Created { .. });
         let grace = if never_ran { Duration::ZERO } else { grace };
-        monitor.client.stop(&container.id, container.spec.stop_signal, grace).await.map_err(of_pod(&pod))?;
-        crate::fault::point("stop_container.signalled");
-        let exited = self.wait_for_exit(&container.id);
-        match tokio::time::timeout(grace + AFTER_KILL, exited).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(Error::StopTimeout(container.id.to_string())),
-        }
+        let stop = async {
+            match monitor.client.stop(id, container.spec.stop_signal, grace).await {
+                // The event came first, unless it came before the container was known.
+                Ok(record) => self.step(id, exit_event(&record)),
+                // Somebody else removes it, or the monitor dies at this moment: its end is about to be visible.
+                Err(MonitorError::NotFound(_) | MonitorError::Lost) => {}
+                Err(error) => return Err(of_pod(&pod)(error)),
+            }
+            crate::fault::point("stop_container.signalled");
+            self.wait_for_exit(id).await;
+            Ok(())
+        };
+        let stopped = tokio::time::timeout(grace.saturating_add(AFTER_KILL), stop).await;
+        stopped.unwrap_or_else(|_| Err(Error::StopTimeout(id.to_string())))
     }
 
     fn has_exited(&self, id: &ContainerId) -> bool {

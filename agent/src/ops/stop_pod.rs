@@ -30,21 +30,21 @@ impl Engine {
     /// The steps, for those who hold the pod's lock.
     pub(super) async fn stop_locked_pod(self: &Arc<Self>, pod: &Pod) -> Result<(), Error> {
         let snapshot = self.state.snapshot();
-        let phase = snapshot.pods.get(&pod.id).map(|pod| pod.state.phase);
-        if phase != Some(PodPhase::Ready) {
-            return Ok(());
-        }
+        let Some(phase) = snapshot.pods.get(&pod.id).map(|pod| pod.state.phase) else { return Ok(()) };
         let containers = snapshot.containers_of(&pod.id);
         let living = containers.iter().filter(|container| !matches!(container.state, ContainerState::Exited { .. }));
         for container in living {
             self.kill_container(container, Duration::ZERO).await?;
         }
         fault::point("stop_pod.containers_killed");
+        // Also of a pod that is not ready because its monitor was lost: nobody has released its addresses yet.
         self.network.remove(&pod.id).await?;
         fault::point("stop_pod.network_removed");
         self.end_monitor(&pod.id).await?;
         fault::point("stop_pod.monitor_ended");
-        self.state.change_pod(&pod.id, |state| state.phase = PodPhase::NotReady)?;
+        if phase == PodPhase::Ready {
+            self.state.change_pod(&pod.id, |state| state.phase = PodPhase::NotReady)?;
+        }
         fault::point("stop_pod.recorded");
         Ok(())
     }

@@ -108,6 +108,41 @@ async fn every_state_is_taken_over_and_can_be_ended() {
 }
 
 #[tokio::test]
+async fn a_lost_monitor_takes_its_pod_along() {
+    let mut e2e = Fixture::own("lost").await;
+    let before = after_first_use(&e2e).await;
+    for agent_lives in [true, false] {
+        let (pod, container) = e2e.run("lost", &["sleep", "1000"]).await;
+        let created = pod.create_with("created", &["sleep", "1000"], |_| {}).await.id;
+        let (pod, id, pid) = (pod.id.clone(), container.id.clone(), container.pid());
+        let monitor = process::read(pid).expect("runs").parent;
+        let kill = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(monitor), nix::sys::signal::Signal::SIGKILL);
+        if agent_lives {
+            kill().expect("the monitor dies");
+        } else {
+            crash(&mut e2e, async || kill().expect("the monitor dies")).await;
+        }
+        let not_ready = v1::PodSandboxState::SandboxNotready;
+        eventually("the pod is not ready", async || {
+            (e2e.client.pod_status(&pod).await.expect("known").state() == not_ready).then_some(())
+        })
+        .await;
+        for id in [&id, &created] {
+            let status = eventually("it has exited", async || {
+                Some(e2e.client.container_status(id).await.expect("known")).filter(|status| status.state() == exited())
+            })
+            .await;
+            assert_eq!((status.exit_code, status.reason.as_str()), (255, "ContainerStatusUnknown"));
+        }
+        assert!(!process::is_alive(pid), "what is said to have exited has ended");
+        e2e.client.remove_container(&created).await.expect("remove");
+        e2e.client.stop_pod(&pod).await.expect("stop");
+        e2e.client.remove_pod(&pod).await.expect("remove");
+        nothing_more_than(&e2e, &before).await;
+    }
+}
+
+#[tokio::test]
 async fn a_reboot_leaves_images_and_nothing_else() {
     let mut e2e = Fixture::own("reboot").await;
     let machine = e2e.machine.clone();
