@@ -247,7 +247,11 @@ impl Layout {
     /// Makes the image durable and visible: layers first, the index last. `still_wanted` is asked once more when
     /// nothing but the index is left to write.
     pub(crate) fn commit(&self, new: NewImage, still_wanted: &dyn Fn() -> bool) -> Result<Arc<Image>, ImageError> {
-        self.settle_implied(&new.layers)?;
+        {
+            // Whoever commits another image of these layers waits until they are settled.
+            let _writer = self.lock_writer();
+            self.settle_implied(&new.layers)?;
+        }
         fault::point("image.layers_ready");
         if self.layers.any_volatile(&new.layers) {
             let root = fs::File::open(&self.root).map_err(|e| ImageError::io("open", &self.root, e))?;
