@@ -1,6 +1,7 @@
 //! What monitors tell: each exit becomes a state step that is recorded and visible, in the order it happened.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -8,8 +9,12 @@ use super::monitors::PodMonitor;
 use super::{Engine, chain, now};
 use crate::fault;
 use crate::libcontainer::cgroup::Cgroup;
+use crate::model::recovery::{ContainerAction, ContainerFacts, container_action};
 use crate::model::{Container, ContainerEvent, ContainerId, PodId, PodPhase};
-use crate::monitor::client::{ExitRecord, MonitorEvent};
+use crate::monitor::client::{ExitRecord, Monitor, MonitorEvent, MonitorState};
+
+/// A monitor whose connections break at once is not asked more often.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Follows a monitor's events until its connection ends.
@@ -48,13 +53,50 @@ impl Engine {
         if !self.monitors.get(pod).is_some_and(|current| Arc::ptr_eq(&current, monitor)) {
             return;
         }
-        self.monitors.take(pod);
+        if self.reconnect(pod, monitor).await {
+            return;
+        }
+        // Somebody who stops the pod may have come first.
+        if self.monitors.get(pod).is_some_and(|current| Arc::ptr_eq(&current, monitor)) {
+            self.monitors.take(pod);
+        }
         tracing::error!(%pod, "the pod's monitor is gone; the pod is not ready any more");
         if let Err(error) = self.state.change_pod(pod, |state| state.phase = PodPhase::NotReady) {
             tracing::error!(%pod, error = chain(&error), "the pod's loss could not be recorded");
         }
         for container in self.state.snapshot().containers_of(pod) {
             self.lose_container(&container).await;
+        }
+    }
+
+    /// A connection may end and its monitor live on (one of the two could not keep up, or ran out of descriptors): it is
+    /// asked what has happened meanwhile. False: it is gone.
+    async fn reconnect(self: &Arc<Self>, pod: &PodId, lost: &Arc<PodMonitor>) -> bool {
+        let socket = self.state.records().pod_dir(pod).join("monitor.sock");
+        let Ok((client, _, events)) = Monitor::connect(&socket).await else { return false };
+        if lost.since.elapsed() < RECONNECT_PAUSE {
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+        let Ok(told) = client.inspect().await else { return false };
+        let Some(monitor) = self.monitors.replace(pod, lost, client) else { return false };
+        tracing::warn!(%pod, "the connection to the pod's monitor broke; there is a new one");
+        for container in self.state.snapshot().containers_of(pod) {
+            self.catch_up(&container, &told).await;
+        }
+        self.follow(pod.clone(), monitor, events);
+        true
+    }
+
+    /// What happened to a container while nobody listened.
+    async fn catch_up(self: &Arc<Self>, container: &Container, told: &MonitorState) {
+        let state = Some(container.state.clone());
+        let facts = ContainerFacts { spec: true, state, seen: self.seen(&container.id, Some(told)), now: now() };
+        let ContainerAction::Keep(events) = container_action(&facts) else { return };
+        for event in events {
+            match event {
+                ContainerEvent::Lost { .. } => self.lose_container(container).await,
+                event => self.step(&container.id, event),
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -18,15 +19,25 @@ pub(super) struct Monitors {
 pub(super) struct PodMonitor {
     /// The connection.
     pub(super) client: Monitor,
+    /// When it was made.
+    pub(super) since: Instant,
     execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
 }
 
 impl Monitors {
     /// A new pod's, or a recovered one's.
     pub(super) fn insert(&self, pod: PodId, client: Monitor) -> Arc<PodMonitor> {
-        let monitor = Arc::new(PodMonitor { client, execs: Mutex::default() });
+        let monitor = Arc::new(PodMonitor::new(client));
         self.lock().insert(pod, monitor.clone());
         monitor
+    }
+
+    /// A new connection to the pod's monitor in place of a broken one; none if that one is not the pod's any more.
+    pub(super) fn replace(&self, pod: &PodId, broken: &Arc<PodMonitor>, client: Monitor) -> Option<Arc<PodMonitor>> {
+        let mut by_pod = self.lock();
+        let current = by_pod.get_mut(pod).filter(|current| Arc::ptr_eq(current, broken))?;
+        *current = Arc::new(PodMonitor::new(client));
+        Some(current.clone())
     }
 
     /// The pod's, if it is ready.
@@ -50,6 +61,10 @@ impl Monitors {
 }
 
 impl PodMonitor {
+    fn new(client: Monitor) -> Self {
+        Self { client, since: Instant::now(), execs: Mutex::default() }
+    }
+
     /// Announces an exec before it is asked for: its exit may come before the answer is read.
     pub(super) fn expect_exec(&self, exec: String) -> oneshot::Receiver<i32> {
         let (sender, receiver) = oneshot::channel();

@@ -4,14 +4,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::monitors::gone;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::monitors::{PodMonitor, gone};
 use super::{Engine, Error, chain, now};
 use crate::libcontainer::cgroup::Cgroup;
 use crate::model::recovery::{
     ContainerAction, ContainerFacts, PodAction, PodFacts, Seen, container_action, pod_action,
 };
 use crate::model::{Container, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Pod, PodId, PodPhase};
-use crate::monitor::client::{ExitRecord, Monitor, MonitorError, MonitorState, Phase};
+use crate::monitor::client::{ExitRecord, Monitor, MonitorError, MonitorEvent, MonitorState, Phase};
 use crate::monitor::protocol::exit_file;
 
 /// What was done.
@@ -25,6 +27,12 @@ pub struct Recovered {
     pub rolled_back: usize,
 }
 
+/// A monitor that goes on.
+struct Living {
+    monitor: Arc<PodMonitor>,
+    events: UnboundedReceiver<MonitorEvent>,
+}
+
 impl Engine {
     /// Takes over from the agent before. One object's trouble is told and does not keep the others from being served.
     ///
@@ -32,11 +40,12 @@ impl Engine {
     /// When the run folder itself cannot be read.
     pub async fn recover(self: &Arc<Self>) -> Result<Recovered, Error> {
         let mut done = Recovered::default();
-        let mut seen = Vec::new();
+        let (mut seen, mut living) = (Vec::new(), Vec::new());
         for id in self.state.records().pod_ids()? {
             match self.recover_pod(&id).await {
-                Ok(Some(monitor_state)) => {
+                Ok(Some((monitor_state, monitor))) => {
                     done.pods += 1;
+                    living.extend(monitor.map(|monitor| (id.clone(), monitor)));
                     seen.push((id, monitor_state));
                 }
                 Ok(None) => done.rolled_back += 1,
@@ -52,12 +61,16 @@ impl Engine {
                 }
             }
         }
+        for (id, Living { monitor, events }) in living {
+            self.follow(id, monitor, events);
+        }
         self.sweep().await;
         Ok(done)
     }
 
-    /// `None`: it was rolled back.
-    async fn recover_pod(self: &Arc<Self>, id: &PodId) -> Result<Option<MonitorState>, Error> {
+    /// `None`: it was rolled back. A living monitor's events wait until the pod's containers are known, too: one that
+    /// exits meanwhile is told by them.
+    async fn recover_pod(self: &Arc<Self>, id: &PodId) -> Result<Option<(MonitorState, Option<Living>)>, Error> {
         let dir = self.state.records().pod_dir(id);
         let (spec, state) = self.state.records().read_pod(id).unwrap_or_else(|error| {
             tracing::error!(pod = %id, error = chain(&error), "the pod's record is unreadable; the pod is removed");
@@ -76,8 +89,7 @@ impl Engine {
                 Ok(seen) => {
                     let monitor = self.monitors.insert(id.clone(), client);
                     self.state.put_pod(Pod { id: id.clone(), spec, state })?;
-                    self.follow(id.clone(), monitor, events);
-                    return Ok(Some(seen));
+                    return Ok(Some((seen, Some(Living { monitor, events }))));
                 }
                 // It died in between.
                 Err(MonitorError::Lost) => {}
@@ -93,7 +105,7 @@ impl Engine {
         self.network.remove(id).await?;
         state.phase = PodPhase::NotReady;
         self.state.put_pod(Pod { id: id.clone(), spec, state })?;
-        Ok(Some(MonitorState::default()))
+        Ok(Some((MonitorState::default(), None)))
     }
 
     async fn roll_back_pod(&self, id: &PodId, monitor: Option<Monitor>) -> Result<(), Error> {
@@ -171,7 +183,7 @@ impl Engine {
     }
 
     /// What the monitor says of a container, else its exit record.
-    fn seen(&self, id: &ContainerId, monitor: Option<&MonitorState>) -> Seen {
+    pub(super) fn seen(&self, id: &ContainerId, monitor: Option<&MonitorState>) -> Seen {
         let told = monitor.and_then(|state| state.containers.iter().find(|told| told.id == id.as_str()));
         let exited = |record: ExitRecord| Seen::Exited {
             started_at: (record.started_at_ns != 0).then_some(record.started_at_ns),
@@ -182,6 +194,8 @@ impl Engine {
         match told {
             Some(told) => match (told.phase(), &told.exit) {
                 (Phase::Creating | Phase::Created, _) => Seen::Waiting,
+                // It is on its way to its program when it has no time yet.
+                (Phase::Running, _) if told.started_at_ns == 0 => Seen::Running(now()),
                 (Phase::Running, _) => Seen::Running(told.started_at_ns),
                 (Phase::Exited, Some(record)) => exited(record.clone()),
                 (Phase::Exited, None) => Seen::Nothing,

@@ -12,7 +12,7 @@ use super::{Engine, Error, blocking, now, of_pod};
 use crate::fault;
 use crate::libcontainer::spec::sysctl;
 use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
-use crate::monitor::client::{PodMonitor, PodNamespaces};
+use crate::monitor::client::{Monitor, MonitorError, PodMonitor, PodNamespaces};
 use crate::network::{self, HostPort, dns};
 use crate::telemetry::phases::Phases;
 
@@ -228,13 +228,26 @@ impl Engine {
     /// to end.
     pub(super) async fn end_monitor(&self, id: &PodId) -> Result<(), Error> {
         let Some(monitor) = self.monitors.take(id) else { return Ok(()) };
-        match monitor.client.shutdown().await.or_else(gone) {
+        let ended = match monitor.client.shutdown().await {
+            Err(MonitorError::Lost) => self.end_cut_off(id).await,
+            ended => ended,
+        };
+        match ended {
             Ok(()) => Ok(()),
             Err(error) => {
                 // It lives on: the next try has to find it.
                 self.monitors.put_back(id.clone(), monitor);
                 Err(of_pod(id)(error))
             }
+        }
+    }
+
+    /// Ends a monitor whose connection is lost. It is gone itself if nobody answers.
+    async fn end_cut_off(&self, id: &PodId) -> Result<(), MonitorError> {
+        let socket = self.state.records().pod_dir(id).join("monitor.sock");
+        match Monitor::connect(&socket).await {
+            Ok((client, ..)) => client.shutdown().await.or_else(gone),
+            Err(_) => Ok(()),
         }
     }
 

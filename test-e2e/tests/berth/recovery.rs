@@ -1,5 +1,7 @@
 //! `kill -9` of the agent, and a reboot: what ran runs on, what ended meanwhile is known, nothing is left over.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use cri_api::v1;
@@ -79,6 +81,35 @@ async fn exits_meanwhile_are_known() {
 }
 
 #[tokio::test]
+async fn exits_while_the_agent_starts_are_known() {
+    let mut e2e = Fixture::own("starting").await;
+    let machine = e2e.machine.clone();
+    let volume = e2e.folder("go");
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        let pod = e2e.pod(&format!("starting-{number}")).await;
+        for container in 0..2 {
+            let delay = 0.004 * f64::from(2 * number + container);
+            let script = format!("while [ ! -e /go/go ]; do sleep 0.01; done; sleep {delay}; exit 7");
+            let mount = test_e2e::spec::bind(&volume, "/go", false);
+            let change = |config: &mut v1::ContainerConfig| config.mounts = vec![mount];
+            ids.push(pod.start_with(&format!("c{container}"), &["sh", "-c", &script], change).await.id);
+        }
+    }
+    e2e.agent().kill();
+    std::fs::write(volume.join("go"), "").expect("go");
+    e2e.agent().launch(&machine.host).expect("the agent starts again");
+    e2e.reconnect().await;
+    for id in ids {
+        let status = eventually("the exit is known", async || {
+            Some(e2e.client.container_status(&id).await.expect("known")).filter(|status| status.state() == exited())
+        })
+        .await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
+    }
+}
+
+#[tokio::test]
 async fn every_state_is_taken_over_and_can_be_ended() {
     let mut e2e = Fixture::own("states").await;
     let before = after_first_use(&e2e).await;
@@ -105,6 +136,33 @@ async fn every_state_is_taken_over_and_can_be_ended() {
         e2e.client.remove_pod(&pod).await.expect("remove");
     }
     nothing_more_than(&e2e, &before).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_made_anew() {
+    let e2e = Fixture::own("broken").await;
+    let (pod, container) = e2e.run("broken", &["sleep", "1000"]).await;
+    let exiting = pod.start("exiting", &["sleep", "1000"]).await;
+    let folder = e2e.agent().run_root.join("pods").join(&pod.id);
+    // A monitor serves whoever came last.
+    let usurper = connect(&folder.join("monitor.sock"));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(exiting.pid()), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    drop(usurper);
+    let exec = eventually("exec works", async || e2e.client.exec(&container.id, &["echo", "hi"], 10).await.ok()).await;
+    assert_eq!(exec.stdout.as_ref(), b"hi\n");
+    assert_eq!(exiting.wait_exit().await.exit_code, 137);
+    assert_eq!(pod.status().await.state(), v1::PodSandboxState::SandboxReady);
+    assert_eq!(container.status().await.state(), v1::ContainerState::ContainerRunning);
+}
+
+/// Connects to a monitor's socket, whose path may be longer than an address can be.
+fn connect(path: &Path) -> OwnedFd {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let folder = std::fs::File::open(path.parent().expect("folder")).expect("folder");
+    let short = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), path.file_name().expect("name").display());
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+    connect(socket.as_raw_fd(), &UnixAddr::new(short.as_str()).expect("address")).expect("connect");
+    socket
 }
 
 #[tokio::test]

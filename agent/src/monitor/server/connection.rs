@@ -44,9 +44,14 @@ impl Connection {
 
     /// Answers a request, unless its agent is gone.
     pub(super) fn answer(&mut self, to: Requester, body: Body, fds: Vec<OwnedFd>) {
-        if to.generation == self.generation {
+        if self.is_of(to) {
             self.send(to.id, body, fds);
         }
+    }
+
+    /// Whether the present agent sent that request.
+    pub(super) fn is_of(&self, requester: Requester) -> bool {
+        requester.generation == self.generation
     }
 
     /// Tells the agent unasked. With no agent there nothing is lost: the next one inspects.

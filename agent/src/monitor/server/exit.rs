@@ -165,8 +165,11 @@ impl Monitor {
         let waiting = container.stop.take().map_or_else(Vec::new, |stop| stop.waiting);
         let removal = std::mem::take(&mut container.removal);
         match start_failure {
-            Some((requester, failure)) => self.connection.answer(requester, Body::Failure(failure), Vec::new()),
-            None => {
+            Some((requester, failure)) if self.connection.is_of(requester) => {
+                self.connection.answer(requester, Body::Failure(failure), Vec::new());
+            }
+            // An agent that came after the one that asked for the start took the container for a running one.
+            _ => {
                 let exited = ContainerExited { id, record: record.clone() };
                 self.connection.event(Body::ContainerExited(exited));
             }
