@@ -9,7 +9,7 @@ use crate::libcontainer::cgroup::Cgroup;
 use crate::model::recovery::{
     ContainerAction, ContainerFacts, PodAction, PodFacts, Seen, container_action, pod_action,
 };
-use crate::model::{Container, ContainerId, ContainerSpec, ContainerState, Pod, PodId, PodPhase};
+use crate::model::{Container, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Pod, PodId, PodPhase};
 use crate::monitor::client::{ExitRecord, Monitor, MonitorState, Phase};
 use crate::monitor::protocol::exit_file;
 
@@ -121,6 +121,12 @@ impl Engine {
         };
         match (container_action(&facts), spec, state) {
             (ContainerAction::Keep(events), Some(spec), Some(state)) => {
+                let lost = events.iter().any(|event| matches!(event, ContainerEvent::Lost { .. }));
+                let container = Container { id: id.clone(), spec, state };
+                if lost {
+                    self.kill_orphans(&container).await;
+                }
+                let Container { spec, state, .. } = container;
                 let state = events.into_iter().try_fold(state, ContainerState::step)?;
                 self.keep_container(id, spec, state)?;
                 Ok(true)

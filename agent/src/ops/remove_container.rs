@@ -55,7 +55,10 @@ impl Engine {
     pub(super) async fn discard_container(self: &Arc<Self>, id: ContainerId, cgroup: String) -> Result<(), Error> {
         self.stop_scope(&cgroup).await?;
         self.on_disk(move |engine| {
-            Cgroup::open(&engine.cgroups, &cgroup).remove()?;
+            let cgroup = Cgroup::open(&engine.cgroups, &cgroup);
+            // Nobody is in it, unless its monitor died and left them.
+            cgroup.kill()?;
+            cgroup.remove()?;
             engine.images.release(&id);
             let trashed = engine.paths.trash().join(id.as_str());
             move_to_trash(&engine.paths.container_layer(&id), &trashed)?;

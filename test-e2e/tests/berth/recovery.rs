@@ -107,6 +107,42 @@ async fn every_state_is_taken_over_and_can_be_ended() {
     nothing_more_than(&e2e, &before).await;
 }
 
+/// Its containers are children of the monitor, and would live on without it while kubelet starts the pod anew.
+#[tokio::test]
+async fn a_lost_monitor_takes_its_pod_along() {
+    let mut e2e = Fixture::own("lost").await;
+    let before = after_first_use(&e2e).await;
+    for agent_is_there in [true, false] {
+        let (pod, container) = e2e.run("lost", &["sh", "-c", "setsid sleep 1000 & sleep 1000"]).await;
+        let (pod_id, id, pids) = (pod.id.clone(), container.id.clone(), container.pids());
+        let monitor = process::read(container.pid()).expect("it runs").parent;
+        let kill = async || {
+            let monitor = nix::unistd::Pid::from_raw(monitor);
+            nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        };
+        if agent_is_there {
+            kill().await;
+        } else {
+            crash(&mut e2e, kill).await;
+        }
+        let client = &e2e.client;
+        eventually("the container is told to be lost", async || {
+            let status = client.container_status(&id).await.expect("known");
+            (status.state() == exited()).then(|| assert_eq!(status.exit_code, 255))
+        })
+        .await;
+        eventually("the pod is not ready", async || {
+            let state = client.pod_status(&pod_id).await.expect("known").state();
+            (state == v1::PodSandboxState::SandboxNotready).then_some(())
+        })
+        .await;
+        eventually("nobody lives on", async || (!pids.iter().any(|pid| process::is_alive(*pid))).then_some(())).await;
+        client.stop_pod(&pod_id).await.expect("stop");
+        client.remove_pod(&pod_id).await.expect("remove");
+    }
+    nothing_more_than(&e2e, &before).await;
+}
+
 #[tokio::test]
 async fn a_reboot_leaves_images_and_nothing_else() {
     let mut e2e = Fixture::own("reboot").await;
