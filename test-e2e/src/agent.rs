@@ -107,6 +107,17 @@ impl Agent {
         process::read(self.pid).is_none()
     }
 
+    /// Has the agent take an image from an archive, as `berth image import FILE --name NAME` does.
+    pub fn import(&self, archive: &Path, name: &str) -> io::Result<()> {
+        let mut command = std::process::Command::new(&self.binary);
+        command.args(["image", "--socket"]).arg(&self.socket).arg("import").arg(archive).args(["--name", name]);
+        let output = command.output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
     /// Arms a fault point: the agent dies there (builds with the feature `fault-points` only). `None` disarms.
     pub fn arm(&self, point: Option<&str>) -> io::Result<()> {
         std::fs::write(&self.fault_file, point.unwrap_or_default())

@@ -120,12 +120,12 @@ fn processes(host: i32) -> BTreeSet<String> {
         .collect()
 }
 
-/// Paths below a state folder. Layers are not looked into: a pod's life does not touch them.
+/// Paths below a state folder. Layers are listed and not looked into: a pod's life does not touch what is in them.
 fn walk(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         found.insert(path.display().to_string());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !path.ends_with("layers") {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !folder.ends_with("layers") {
             walk(&path, found);
         }
     }

@@ -30,8 +30,7 @@ use crate::ops::Engine;
 
 pub use layer::Observe;
 
-/// The most that kubelet and crictl take, and so the most that we do (CRI clients set 16 MiB). An ExecSync's two capped
-/// streams may be more together: clients that ask for that much refuse it themselves.
+/// The most that kubelet and crictl take, and so the most that we do (CRI clients set 16 MiB).
 const MESSAGE_LIMIT: usize = 16 << 20;
 
 /// The engine, once recovery is done. Requests that need it wait until then; none is refused.

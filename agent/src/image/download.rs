@@ -15,6 +15,7 @@ use super::manifest::Descriptor;
 use super::progress::{Listeners, Progress};
 use super::registry::{Repository, Sink, SinkClosed};
 use super::store::ImageStore;
+use crate::fault;
 use crate::model::Digest;
 
 /// Bytes that go to the other thread at once (floors.md, trap 7: a wake-up across processors costs 50 µs).
@@ -61,6 +62,7 @@ pub(super) async fn run(
 
 async fn download(repository: &Repository, descriptor: &Descriptor, batches: &mut Batches) -> Result<(), ImageError> {
     repository.blob(descriptor, batches).await?;
+    fault::point("pull_image.layer_downloaded");
     // A closed channel means that unpacking has failed; it tells why.
     if batches.flush().await.is_ok() {
         let _ = batches.sender.send(Message::End).await;

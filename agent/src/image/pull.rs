@@ -12,6 +12,7 @@ use super::progress::{LayerSize, Listener, Progress};
 use super::reference::Reference;
 use super::registry::{Auth, Repository};
 use super::store::{Claim, ImageStore};
+use crate::fault;
 use crate::model::Digest;
 
 /// What is to be pulled.
@@ -62,6 +63,7 @@ async fn pull(
     let layers = &resolved.manifest.layers;
     let (config, diff_ids) = manifest::parse_config(&what, &config_bytes, layers.len())?;
 
+    fault::point("pull_image.resolved");
     let claim = store.claim(&diff_ids);
     operation.listeners.tell(&Progress::Layers(sizes(store, layers, &diff_ids)));
     let missing =

@@ -14,8 +14,9 @@ use crate::libcontainer::plan::ProcessPlan;
 use crate::model::{Container, ContainerState};
 use crate::monitor::client::{ExecRequest, MonitorError};
 
-/// What each stream may hold (rules of the CRI, CVE-2022-1708); the rest is read and dropped.
-const CAP: usize = 16 << 20;
+/// What both streams may hold together; the rest is read and dropped (rules of the CRI, CVE-2022-1708). kubelet takes
+/// 16 MiB a message: what does not fit would cost it the whole answer, so there is room for the framing.
+const CAP: usize = (16 << 20) - (64 << 10);
 
 /// How long output is still read after the command's exit: what is in the pipe is read at once, and a grandchild that
 /// keeps the pipe open is not waited for.
@@ -24,9 +25,9 @@ const AFTER_EXIT: Duration = Duration::from_millis(50);
 /// What a command left.
 #[derive(Debug)]
 pub struct ExecOutput {
-    /// The first 16 MiB of its standard output.
+    /// The beginning of its standard output.
     pub stdout: Vec<u8>,
-    /// The first 16 MiB of its standard error.
+    /// The beginning of its standard error; what both hold fits one CRI message.
     pub stderr: Vec<u8>,
     /// Its exit code, or 128 + signal.
     pub exit_code: i32,
@@ -81,18 +82,16 @@ impl Engine {
             stdout: Some(stdout_end),
             stderr: Some(stderr_end),
         };
-        monitor.client.exec(request).await.map_err(|error| match error {
-            failure @ MonitorError::Init { .. } => {
-                Error::Exec { id: container.id.to_string(), command: command.clone(), source: failure }
-            }
-            error => of_pod(&pod)(error),
-        })?;
-        let collected = collect(stdout, stderr, async { exited.await.ok() });
+        let run = async {
+            monitor.client.exec(request).await?;
+            Ok(collect(stdout, stderr, async { exited.await.ok() }).await)
+        };
+        // The command's own way to its program counts: a stuck disk below it is no reason to answer later.
         let output = match timeout {
-            0 => collected.await,
+            0 => run.await,
             seconds => {
                 let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-                match tokio::time::timeout(limit, collected).await {
+                match tokio::time::timeout(limit, run).await {
                     Ok(output) => output,
                     Err(_) => {
                         running.kill().await.map_err(of_pod(&pod))?;
@@ -101,6 +100,12 @@ impl Engine {
                 }
             }
         };
+        let output = output.map_err(|error| match error {
+            failure @ MonitorError::Init { .. } => {
+                Error::Exec { id: container.id.to_string(), command: command.clone(), source: failure }
+            }
+            error => of_pod(&pod)(error),
+        })?;
         running.disarm();
         output.ok_or(Error::WrongState {
             what: "container",
@@ -155,7 +160,18 @@ async fn collect(
         }
         exit_code
     };
+    fit(&mut out, &mut err);
     Some(ExecOutput { stdout: out, stderr: err, exit_code })
+}
+
+/// Cuts the longer one to what the other leaves, and both to the half when both are long.
+fn fit(out: &mut Vec<u8>, err: &mut Vec<u8>) {
+    let room = |other: &Vec<u8>| CAP - other.len().min(CAP / 2);
+    let (for_out, for_err) = (room(err), room(out));
+    if out.len() + err.len() > CAP {
+        out.truncate(for_out);
+        err.truncate(for_err);
+    }
 }
 
 async fn read_capped(pipe: &mut Receiver, kept: &mut Vec<u8>) {
@@ -178,7 +194,11 @@ struct KillOnDrop {
 impl KillOnDrop {
     async fn kill(mut self) -> Result<(), MonitorError> {
         self.armed = false;
-        self.monitor.client.kill_exec(&self.exec).await
+        match self.monitor.client.kill_exec(&self.exec).await {
+            // It ended at the same moment; its monitor is gone, and it with its pod.
+            Err(MonitorError::NotFound(_) | MonitorError::Lost) => Ok(()),
+            killed => killed,
+        }
     }
 
     fn disarm(mut self) {
@@ -229,5 +249,19 @@ mod tests {
         let done = async { tokio::task::spawn_blocking(|| writer.join().unwrap()).await.ok().map(|()| 0) };
         let output = collect(stdout, stderr, done).await.unwrap();
         assert_eq!(output.stdout.len(), CAP);
+    }
+
+    #[test]
+    fn both_streams_fit_one_message() {
+        let fitted = |out: usize, err: usize| {
+            let (mut out, mut err) = (vec![0; out], vec![0; err]);
+            fit(&mut out, &mut err);
+            (out.len(), err.len())
+        };
+        assert_eq!(fitted(CAP, 0), (CAP, 0));
+        assert_eq!(fitted(CAP - 5, 5), (CAP - 5, 5));
+        assert_eq!(fitted(CAP, 7), (CAP - 7, 7), "a short message of the other stream is kept");
+        assert_eq!(fitted(7, CAP), (7, CAP - 7));
+        assert_eq!(fitted(CAP, CAP), (CAP / 2, CAP / 2));
     }
 }

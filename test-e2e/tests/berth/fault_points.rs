@@ -1,7 +1,10 @@
 //! The agent is killed at each of its fault points in turn, started again, and has to finish or undo what it had begun.
 //! Needs an agent built with `--features fault-points`.
 
+use std::path::Path;
+
 use test_e2e::fixture::Fixture;
+use test_e2e::image::archive::oci_archive;
 use test_e2e::image::{self, Compression, Format, Layer};
 use test_e2e::leaks::Census;
 use test_e2e::spec;
@@ -12,7 +15,6 @@ use crate::recovery::nothing_more_than;
 #[tokio::test]
 async fn a_crash_at_every_step_is_recovered_from() {
     let mut e2e = Fixture::own("faults").await;
-    let machine = e2e.machine.clone();
     let points = e2e.agent().fault_points().expect("berth debug fault-points");
     assert!(!points.is_empty(), "the agent has no fault points; build it with --features fault-points");
     let mut layer = Layer::new();
@@ -20,30 +22,67 @@ async fn a_crash_at_every_step_is_recovered_from() {
     let image = image::busybox(Format::Oci).expect("busybox");
     let image = image.layer(layer.finish(Compression::Gzip).expect("layer")).build();
     let reference = e2e.registry().push("e2e/faults", "1", &image).expect("push");
+    let archive = e2e.folder("faults").join("image.tar");
+    std::fs::write(&archive, oci_archive(&image).expect("archive")).expect("archive");
 
     // Once undisturbed: what is made on first use is there before the census.
-    life(&e2e, &reference, 0).await.expect("an undisturbed life");
-    let before = Census::take(&machine.host, &e2e.agent());
-    for (number, point) in points.iter().enumerate() {
-        eprintln!("fault point {point}");
-        e2e.agent().arm(Some(point)).expect("arm");
-        let interrupted = life(&e2e, &reference, 2 * number as u32 + 1).await;
-        let died = e2e.agent().wait_gone();
-        assert!(died, "{point}: the agent did not come by there; the verbs answered {interrupted:?}");
-        e2e.agent().arm(None).expect("disarm");
-        e2e.agent().launch(&machine.host).unwrap_or_else(|e| panic!("{point}: {e}"));
-        e2e.reconnect().await;
-        // kubelet asks again for the same pod; afterwards it ends whatever it finds.
-        life(&e2e, &reference, 2 * number as u32 + 1).await.unwrap_or_else(|e| panic!("{point}: asked again: {e:?}"));
-        end_all(&e2e, &reference).await.unwrap_or_else(|e| panic!("{point}: clean-up: {e:?}"));
-        nothing_more_than(&e2e, &before).await;
+    let archive = Source::Archive(&archive);
+    for (attempt, source) in [Source::Registry, archive].into_iter().enumerate() {
+        life(&e2e, source, &reference, attempt as u32).await.expect("an undisturbed life");
+    }
+    let before = Census::take(&e2e.machine.host, &e2e.agent());
+    let pulled =
+        points.iter().filter(|point| !point.starts_with("import_image.")).map(|point| (point, Source::Registry));
+    let imported = |point: &&String| point.starts_with("import_image.") || point.starts_with("image.");
+    let imported = points.iter().filter(imported).map(|point| (point, archive));
+    for (attempt, (point, source)) in (2..).zip(pulled.chain(imported)) {
+        eprintln!("fault point {point}, {source:?}");
+        crash_at(&mut e2e, point, source, &reference, attempt, &before).await;
     }
 }
 
-/// All mutating verbs on one pod, from pulling its image to removing it.
-async fn life(e2e: &Fixture, reference: &str, attempt: u32) -> Result<(), Status> {
+/// Where an image comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
+    Registry,
+    Archive(&'a Path),
+}
+
+async fn crash_at(e2e: &mut Fixture, point: &str, source: Source<'_>, reference: &str, attempt: u32, before: &Census) {
+    let machine = e2e.machine.clone();
+    e2e.agent().arm(Some(point)).expect("arm");
+    let interrupted = life(e2e, source, reference, attempt).await;
+    let died = e2e.agent().wait_gone();
+    assert!(died, "{point}: the agent did not come by there; the verbs answered {interrupted:?}");
+    e2e.agent().arm(None).expect("disarm");
+    e2e.agent().launch(&machine.host).unwrap_or_else(|e| panic!("{point}: {e}"));
+    e2e.reconnect().await;
+    if point.contains("image") {
+        // The image is there as a whole, and runs without being fetched again, or nothing of it is left.
+        match e2e.client.image_status(reference).await.expect("ImageStatus") {
+            Some(_) => run(e2e, reference, attempt).await.unwrap_or_else(|e| panic!("{point}: not whole: {e:?}")),
+            None => nothing_more_than(e2e, before).await,
+        }
+    }
+    // kubelet asks again for the same pod; afterwards it ends whatever it finds.
+    life(e2e, source, reference, attempt).await.unwrap_or_else(|e| panic!("{point}: asked again: {e:?}"));
+    end_all(e2e, reference).await.unwrap_or_else(|e| panic!("{point}: clean-up: {e:?}"));
+    nothing_more_than(e2e, before).await;
+}
+
+/// All mutating verbs on one pod, from fetching its image to removing it.
+async fn life(e2e: &Fixture, source: Source<'_>, reference: &str, attempt: u32) -> Result<(), Status> {
+    match source {
+        Source::Registry => drop(e2e.client.pull(reference).await?),
+        Source::Archive(archive) => e2e.agent().import(archive, reference)?,
+    }
+    run(e2e, reference, attempt).await?;
+    e2e.client.remove_image(reference).await
+}
+
+/// One pod's life on an image that is there.
+async fn run(e2e: &Fixture, reference: &str, attempt: u32) -> Result<(), Status> {
     let client = &e2e.client;
-    client.pull(reference).await?;
     let mut config = spec::pod("fault", &e2e.machine.folder);
     let metadata = config.metadata.get_or_insert_default();
     metadata.uid = "fault-uid".into();
@@ -67,8 +106,7 @@ async fn life(e2e: &Fixture, reference: &str, attempt: u32) -> Result<(), Status
     client.stop_container(&container, 0).await?;
     client.remove_container(&container).await?;
     client.stop_pod(&pod).await?;
-    client.remove_pod(&pod).await?;
-    client.remove_image(reference).await
+    client.remove_pod(&pod).await
 }
 
 /// The ready pod of this attempt, if an earlier try got so far.

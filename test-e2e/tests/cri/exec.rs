@@ -87,6 +87,16 @@ async fn strict_output_is_capped_and_drained() {
 }
 
 #[tokio::test]
+async fn strict_both_streams_fit_kubelets_message() {
+    let e2e = Fixture::shared().await;
+    let (_pod, container) = e2e.run("exec-both", &["sleep", "1000"]).await;
+    let script = "head -c 20000000 /dev/zero & head -c 20000000 /dev/zero >&2; wait";
+    let response = e2e.client.exec(&container.id, &["sh", "-c", script], seconds(60)).await.expect("exec");
+    let size = response.stdout.len() + response.stderr.len();
+    assert!(((15 << 20)..(16 << 20) - 64).contains(&size), "{size} bytes of both, without their framing");
+}
+
+#[tokio::test]
 async fn strict_a_grandchild_with_the_pipe_does_not_hang_the_call() {
     let e2e = Fixture::shared().await;
     let (_pod, container) = e2e.run("exec-grandchild", &["sleep", "1000"]).await;

@@ -19,6 +19,7 @@ use super::layout::NewImage;
 use super::manifest::{self, Descriptor, Document, Manifest, OCI_CONFIG, OCI_MANIFEST};
 use super::reference::Reference;
 use super::store::ImageStore;
+use crate::fault;
 use crate::model::Digest;
 
 /// What containerd calls an image in an archive; docker writes it too.
@@ -67,6 +68,7 @@ pub(super) fn run(store: &ImageStore, path: &Path, name: Option<&Reference>) -> 
         let reason = "the archive has several images, and one name is given".to_owned();
         return Err(ImageError::InvalidArgument { field: "reference", reason });
     }
+    fault::point("import_image.read");
     found.into_iter().map(|image| take(store, &bundle, image, name)).collect()
 }
 

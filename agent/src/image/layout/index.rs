@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Layout, NewImage};
+use crate::fault;
 use crate::image::error::ImageError;
 use crate::image::image::{Image, Usage};
 use crate::image::manifest::{self, Descriptor, Document, OCI_INDEX};
@@ -181,8 +182,8 @@ pub(super) fn with_image(images: &[Arc<Image>], new: &NewImage, pinned: &[String
     (next.into_values().collect(), image)
 }
 
-/// Writes the index: a temporary file, synced, renamed, and the folder synced.
-pub(super) fn store(root: &Path, temp: &Path, images: &[Arc<Image>]) -> Result<(), ImageError> {
+/// Writes the index: a temporary file, synced, renamed, and the folder synced. `staged` is the fault point between.
+pub(super) fn store(root: &Path, temp: &Path, images: &[Arc<Image>], staged: &str) -> Result<(), ImageError> {
     let manifests = images
         .iter()
         .flat_map(|image| {
@@ -211,20 +212,23 @@ pub(super) fn store(root: &Path, temp: &Path, images: &[Arc<Image>]) -> Result<(
     let mut text =
         serde_json::to_vec_pretty(&index).map_err(|e| ImageError::io("encode", &path, io::Error::from(e)))?;
     text.push(b'\n');
-    write_durable(&path, temp, &text)
+    write_durable(&path, temp, &text, || fault::point(staged))
 }
 
 /// Keeps a document under its digest.
 pub(super) fn write_blob(path: &Path, temp: &Path, bytes: &[u8]) -> Result<(), ImageError> {
-    if path.exists() { Ok(()) } else { write_durable(path, temp, bytes) }
+    if path.exists() { Ok(()) } else { write_durable(path, temp, bytes, || ()) }
 }
 
-fn write_durable(path: &Path, temp: &Path, bytes: &[u8]) -> Result<(), ImageError> {
+fn write_durable(path: &Path, temp: &Path, bytes: &[u8], staged: impl FnOnce()) -> Result<(), ImageError> {
     let written = File::create_new(temp).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    let renamed = written.and_then(|()| fs::rename(temp, path));
+    let renamed = written.and_then(|()| {
+        staged();
+        fs::rename(temp, path)
+    });
     if let Err(e) = renamed {
         let _ = fs::remove_file(temp);
         return Err(ImageError::io("write", path, e));

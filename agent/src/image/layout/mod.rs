@@ -27,6 +27,7 @@ use super::image::{FsUsage, Image};
 use super::layer::Unpacked;
 use super::manifest::Descriptor;
 use super::reference::Reference;
+use crate::fault;
 use crate::model::Digest;
 
 pub(crate) use index::read_blob;
@@ -212,9 +213,11 @@ impl Layout {
 
     /// Puts an unpacked folder in its place as the layer `diff_id`; if that fails, it is gone.
     pub(crate) fn publish_layer(&self, diff_id: &Digest, unpacked: &Path, found: Unpacked) -> Result<(), ImageError> {
+        fault::point("image.layer_unpacked");
         let stale = self.place_layer(diff_id, unpacked, found).inspect_err(|_| {
             let _ = sweep::delete(unpacked);
         })?;
+        fault::point("image.layer_placed");
         if let Some(path) = stale {
             sweep::delete(&path)?;
         }
@@ -245,11 +248,13 @@ impl Layout {
     /// nothing but the index is left to write.
     pub(crate) fn commit(&self, new: NewImage, still_wanted: &dyn Fn() -> bool) -> Result<Arc<Image>, ImageError> {
         self.settle_implied(&new.layers)?;
+        fault::point("image.layers_ready");
         if self.layers.any_volatile(&new.layers) {
             let root = fs::File::open(&self.root).map_err(|e| ImageError::io("open", &self.root, e))?;
             rustix::fs::syncfs(&root).map_err(|e| ImageError::io("sync", &self.root, e))?;
             self.layers.set_durable(&new.layers);
         }
+        fault::point("image.synced");
         let _writer = self.lock_writer();
         if !still_wanted() {
             return Err(ImageError::Cancelled);
@@ -263,7 +268,9 @@ impl Layout {
         if image.manifest.digest == new.manifest.digest {
             index::write_blob(&self.blob_path(&new.manifest.digest), &self.temp_path(), &new.manifest_bytes)?;
         }
-        index::store(&self.root, &self.temp_path(), &next)?;
+        fault::point("image.documents_written");
+        index::store(&self.root, &self.temp_path(), &next, "image.index_staged")?;
+        fault::point("image.indexed");
         self.snapshot.store(Arc::new(Snapshot::new(next)));
         Ok(image)
     }
@@ -278,22 +285,27 @@ impl Layout {
                 return Err(ImageError::Pinned(name.to_owned()));
             }
             let next: Vec<_> = snapshot.images.iter().filter(|other| other.id != image.id).cloned().collect();
-            let stored = index::store(&self.root, &self.temp_path(), &next);
+            let stored = index::store(&self.root, &self.temp_path(), &next, "remove_image.index_staged");
             let full = matches!(stored, Err(ImageError::DiskFull { .. }));
             if !full {
                 stored?;
             }
+            fault::point("remove_image.indexed");
             self.snapshot.store(Arc::new(Snapshot::new(next.clone())));
             let mut garbage = self.set_garbage_aside(Some(&image.layers))?;
+            fault::point("remove_image.layers_set_aside");
             if full {
                 // On a full disk the index can only shrink after the layers: an image without them is dropped at open.
                 garbage.drain(..).try_for_each(|path| sweep::delete(&path))?;
-                index::store(&self.root, &self.temp_path(), &next)?;
+                index::store(&self.root, &self.temp_path(), &next, "remove_image.index_staged")?;
             }
             self.remove_blobs(&image, &next)?;
+            fault::point("remove_image.documents_deleted");
             garbage
         };
-        garbage.iter().try_for_each(|path| sweep::delete(path))
+        garbage.iter().try_for_each(|path| sweep::delete(path))?;
+        fault::point("remove_image.layers_deleted");
+        Ok(())
     }
 
     fn remove_blobs(&self, image: &Image, others: &[Arc<Image>]) -> Result<(), ImageError> {
