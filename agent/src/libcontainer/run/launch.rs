@@ -19,6 +19,8 @@ use crate::sys::{fd_passing, unix_socket};
 pub(super) const READY: u8 = b'R';
 const FAILED: u8 = b'F';
 const GO: u8 = b'G';
+/// The longest report.
+const REPORT_LIMIT: usize = 4096;
 
 /// What the monitor lends to the processes it starts.
 #[derive(Debug, Clone, Copy)]
@@ -157,10 +159,19 @@ pub(super) fn execute_alone(
 /// Tells the monitor why, and ends.
 pub(super) fn fail(control: &OwnedFd, failure: &InitFailure) -> ! {
     let mut message = vec![FAILED];
-    failure.encode_raw(&mut message);
+    // The monitor's buffer has an end, and a command can be longer than any path.
+    let InitFailure { step, path, errno } = failure;
+    let (step, path) = (beginning(step).to_owned(), beginning(path).to_owned());
+    InitFailure { step, path, errno: *errno }.encode_raw(&mut message);
     // When the monitor is gone nobody is left to tell.
     let _ = fd_passing::send(control, &message, &[]);
     exit_now(1)
+}
+
+/// Enough for people to see what is meant.
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= REPORT_LIMIT / 4).last();
+    if text.len() <= REPORT_LIMIT / 4 { text } else { &text[..end.unwrap_or(0)] }
 }
 
 /// Moves this process into v1 cgroups.
@@ -213,7 +224,7 @@ pub enum Report {
 /// # Errors
 /// `WouldBlock` when it has not said anything; others as recvmsg(2).
 pub fn receive_report(control: impl AsFd) -> io::Result<Report> {
-    let mut buffer = [0u8; 4096];
+    let mut buffer = [0u8; REPORT_LIMIT];
     let (len, fds) = match fd_passing::receive(control, &mut buffer) {
         // It died before it had read its release.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Report::Closed),

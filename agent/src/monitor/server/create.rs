@@ -139,7 +139,9 @@ impl Monitor {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Ok(Report::Ready(terminal)) => self.on_ready(serial, terminal),
             Ok(Report::Failed(failure)) => self.fail(serial, failure),
-            Ok(Report::Closed) | Err(_) => self.on_executed(serial),
+            Ok(Report::Closed) => self.on_executed(serial),
+            // Out of file descriptors for a terminal: what it said is lost, and nobody would ever be answered.
+            Err(error) => self.fail(serial, InitFailure::refused(&format!("init's report: {error}"), "")),
         }
     }
 
