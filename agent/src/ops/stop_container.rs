@@ -37,11 +37,15 @@ impl Engine {
         // A container that never ran has no program that could take the soft signal.
         let never_ran = matches!(container.state, ContainerState::Created { .. });
         let grace = if never_ran { Duration::ZERO } else { grace };
-        monitor.client.stop(&container.id, container.spec.stop_signal, grace).await.map_err(of_pod(&pod))?;
-        crate::fault::point("stop_container.signalled");
-        let exited = self.wait_for_exit(&container.id);
-        match tokio::time::timeout(grace + AFTER_KILL, exited).await {
-            Ok(()) => Ok(()),
+        let ended = async {
+            // Answered when the exit is published, which may be never.
+            monitor.client.stop(&container.id, container.spec.stop_signal, grace).await.map_err(of_pod(&pod))?;
+            crate::fault::point("stop_container.signalled");
+            self.wait_for_exit(&container.id).await;
+            Ok(())
+        };
+        match tokio::time::timeout(grace + AFTER_KILL, ended).await {
+            Ok(result) => result,
             Err(_) => Err(Error::StopTimeout(container.id.to_string())),
         }
     }
