@@ -111,8 +111,8 @@ impl Shared {
                     let _ = sender.send((body, fds));
                 }
             }
-            // A newer monitor may tell what this agent does not know.
-            Answer { body: None, .. } => {}
+            // A newer monitor may tell what this agent does not know; whoever asked is not left waiting for it.
+            Answer { id, body: None } => drop(self.waiting().0.as_mut().and_then(|waiting| waiting.remove(&id))),
         }
     }
 
