@@ -51,6 +51,11 @@ impl Connection {
         Ok(Self { shared, receiver })
     }
 
+    /// The peer is gone: no request will be answered any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.shared.waiting().0.is_none()
+    }
+
     /// Sends a request and waits for its answer. Dropping the future does not take the request back.
     pub(super) async fn call(&self, call: Call, fds: Vec<OwnedFd>) -> Result<Reply, MonitorError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
