@@ -10,8 +10,11 @@ use super::{Engine, chain, now};
 use crate::fault;
 use crate::libcontainer::cgroup::Cgroup;
 use crate::model::recovery::{ContainerAction, ContainerFacts, container_action};
-use crate::model::{Container, ContainerEvent, ContainerId, PodId, PodPhase};
+use crate::model::{Container, ContainerEvent, ContainerId, ContainerState, PodId, PodPhase};
 use crate::monitor::client::{ExitRecord, Monitor, MonitorEvent, MonitorState};
+
+/// How long a monitor that was thought dead may take to answer.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// A monitor whose connections break at once is not asked more often.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -47,13 +50,15 @@ impl Engine {
         }
     }
 
-    /// A monitor that ended although its pod is ready was lost. The pod's addresses are released when it is stopped.
+    /// A monitor that ended although its pod is ready was lost. Its children live on without it, nobody's: they are killed
+    /// before the pod counts as stopped, since kubelet may then start it anew.
     async fn monitor_ended(self: &Arc<Self>, pod: &PodId, monitor: &Arc<PodMonitor>) {
         // Whoever ends a monitor takes it out of the table first.
         if !self.monitors.get(pod).is_some_and(|current| Arc::ptr_eq(&current, monitor)) {
             return;
         }
-        if self.reconnect(pod, monitor).await {
+        // A stuck one is not waited for.
+        if let Ok(true) = tokio::time::timeout(LAST_WORD, self.reconnect(pod, monitor)).await {
             return;
         }
         // Somebody who stops the pod may have come first.
@@ -61,11 +66,15 @@ impl Engine {
             self.monitors.take(pod);
         }
         tracing::error!(%pod, "the pod's monitor is gone; the pod is not ready any more");
-        if let Err(error) = self.state.change_pod(pod, |state| state.phase = PodPhase::NotReady) {
-            tracing::error!(%pod, error = chain(&error), "the pod's loss could not be recorded");
-        }
         for container in self.state.snapshot().containers_of(pod) {
             self.lose_container(&container).await;
+        }
+        // Not only when the pod is stopped: its host ports lead nowhere.
+        if let Err(error) = self.network.remove(pod).await {
+            tracing::error!(%pod, error = chain(&error), "the lost pod's addresses could not be released");
+        }
+        if let Err(error) = self.state.change_pod(pod, |state| state.phase = PodPhase::NotReady) {
+            tracing::error!(%pod, error = chain(&error), "the pod's loss could not be recorded");
         }
     }
 
@@ -103,6 +112,9 @@ impl Engine {
     /// Ends a container whose monitor is gone: nobody reads its output or would see its end, so it is killed before it
     /// is said to have exited.
     pub(super) async fn lose_container(self: &Arc<Self>, container: &Container) {
+        if matches!(container.state, ContainerState::Exited { .. }) {
+            return;
+        }
         self.kill_processes(&container.spec.cgroup).await;
         self.step(&container.id, ContainerEvent::Lost { at: now() });
     }

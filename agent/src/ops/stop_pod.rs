@@ -37,7 +37,7 @@ impl Engine {
             self.kill_container(container, Duration::ZERO).await?;
         }
         fault::point("stop_pod.containers_killed");
-        // Also of a pod that is not ready because its monitor was lost: nobody has released its addresses yet.
+        // Also of a pod that is not ready because its monitor was lost, in case its addresses could not be released then.
         self.network.remove(&pod.id).await?;
         fault::point("stop_pod.network_removed");
         self.end_monitor(&pod.id).await?;

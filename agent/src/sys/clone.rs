@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Of clone3 only; libc's constant is cut to 32 bits.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -156,31 +156,40 @@ impl Drop for Stack {
     }
 }
 
-/// Marks every file descriptor above the standard ones close-on-exec.
+/// Closes every file descriptor but 0–2 and `kept`, marks these close-on-exec, then runs `rest`, which never returns. For
+/// a forked process: its copies are what others must see closed, and what a container must not get hold of.
 ///
 /// # Errors
 /// close_range(2)'s.
-pub fn close_on_exec_above_stdio() -> io::Result<()> {
-    // SAFETY: no pointer is passed, and no fd is closed, so nobody's `OwnedFd` becomes invalid.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Closes every file descriptor but 0–2 and `kept`, then runs `rest`, which never returns. For a process that waits long
-/// and holds copies of what others must see closed.
-///
-/// # Errors
-/// close_range(2)'s.
-pub fn close_all_but(kept: &OwnedFd, rest: impl FnOnce() -> io::Result<Infallible>) -> io::Result<Infallible> {
-    let number = kept.as_raw_fd().unsigned_abs();
-    for (first, last) in [(3, number.saturating_sub(1)), (number.saturating_add(1), u32::MAX)] {
+pub fn close_all_but(kept: &[RawFd], rest: impl FnOnce() -> io::Result<Infallible>) -> io::Result<Infallible> {
+    for (first, last) in gaps(kept) {
         // SAFETY: every other `OwnedFd` becomes invalid, but none of them is used or dropped any more: `rest` does not return
         // and has been given `kept` only.
-        if first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
     }
+    // SAFETY: no pointer is passed, and no fd is closed.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
     rest()
+}
+
+/// The ranges between the kept numbers, from 3 on.
+fn gaps(kept: &[RawFd]) -> Vec<(u32, u32)> {
+    let mut kept: Vec<u32> = kept.iter().filter(|fd| **fd > 2).map(|fd| fd.unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut gaps = Vec::with_capacity(kept.len() + 1);
+    let mut next = 3;
+    for fd in kept {
+        if next < fd {
+            gaps.push((next, fd - 1));
+        }
+        next = fd + 1;
+    }
+    gaps.push((next, u32::MAX));
+    gaps
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Closes every file descriptor. For a process that from here on only waits and never returns to its callers.
@@ -203,4 +212,16 @@ pub fn close_all_and_wait_forever() -> io::Result<Infallible> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return, and what other code would have done afterwards is what the caller wants left out.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gaps;
+
+    #[test]
+    fn all_but_the_kept_is_in_a_gap() {
+        assert_eq!(gaps(&[]), [(3, u32::MAX)]);
+        assert_eq!(gaps(&[3, 0, 9, 8]), [(4, 7), (10, u32::MAX)]);
+        assert_eq!(gaps(&[5, 5]), [(3, 4), (6, u32::MAX)]);
+    }
 }

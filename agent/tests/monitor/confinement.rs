@@ -134,6 +134,23 @@ async fn links_in_an_image_lead_nowhere_outside() {
     assert_eq!(std::path::Path::new("/run/deep").exists(), host_run);
 }
 
+/// CVE-2024-21626: what the monitor has open must not be a way to programs of the host, for the container could then write
+/// to them by /proc/self/exe.
+#[tokio::test]
+async fn no_file_descriptor_leads_out_of_an_exec() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    let container = pod.run("sleep 1000").await;
+    fs::copy("/bin/busybox", sandbox.dir.path().join("true")).unwrap();
+    for fd in 3..64 {
+        for up in ["..", ".", "1/root"] {
+            let program = format!("/proc/self/fd/{fd}/{up}/true");
+            let refused = pod.exec_raw(&container, &program, &[&program]).await;
+            assert!(matches!(refused, Err(MonitorError::Init { .. })), "{program} was executed");
+        }
+    }
+}
+
 #[tokio::test]
 async fn containers_of_a_pod_share_memory_and_a_host_name() {
     let sandbox = Sandbox::new().await;

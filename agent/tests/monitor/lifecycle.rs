@@ -119,6 +119,21 @@ async fn a_program_that_cannot_start_is_told_and_counts_as_exited() {
 }
 
 #[tokio::test]
+async fn a_failure_longer_than_a_report_is_a_failure() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    let mut container = pod.container("");
+    let name = format!("/{}", "ü".repeat(30_000));
+    container.plan.process.args = vec![name.clone()];
+    pod.create(&container).await.unwrap();
+    let error = pod.monitor.start(&container.id).await.unwrap_err();
+    assert_eq!(error.errno(), Some(libc::ENAMETOOLONG));
+    let running = pod.run("sleep 1000").await;
+    let error = pod.exec_raw(&running, "long", &[&name]).await.unwrap_err();
+    assert_eq!(error.errno(), Some(libc::ENAMETOOLONG));
+}
+
+#[tokio::test]
 async fn a_step_that_fails_is_named_and_leaves_nothing() {
     let sandbox = Sandbox::new().await;
     let pod = sandbox.pod().await;

@@ -1,8 +1,13 @@
 //! Agents that die, and what goes on without them.
 
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use berth::monitor::client::{Monitor, MonitorError, MonitorEvent, Phase};
+use berth::monitor::protocol::frame::{self, PACKET_LIMIT, Packet};
+use berth::monitor::protocol::{Answer, Body, Call, ForkMonitor, Hello, Nothing, Request, VERSION};
+use berth::sys::unix_socket;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::Sandbox;
@@ -74,4 +79,42 @@ async fn a_pod_that_cannot_be_made_leaves_nothing() {
     let Err(MonitorError::Internal { step, path, errno }) = failed else { panic!() };
     assert_eq!((step.as_str(), path.as_str(), errno), ("sysctl", "net.ipv4.no_such_key", libc::ENOENT));
     assert_eq!(std::fs::read_dir(sandbox.dir.path().join("pods")).unwrap().count(), 0);
+}
+
+/// An agent that ends a pod as soon as it has it may have said both before its monitor first looks.
+#[tokio::test]
+async fn a_monitor_that_is_told_to_leave_at_once_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (agent, theirs) = unix_socket::pair().unwrap();
+    let mut spawner = Command::new(env!("CARGO_BIN_EXE_berth-monitor")).stdin(Stdio::from(theirs)).spawn().unwrap();
+    say(&agent, 1, Call::Hello(Hello { version: VERSION, cgroup_procs_fds: Vec::new() }), Vec::new());
+    assert!(matches!(hear(&agent, 1), Body::Hello(_)));
+
+    let (connection, theirs) = unix_socket::pair().unwrap();
+    say(&connection, 1, Call::Hello(Hello { version: VERSION, cgroup_procs_fds: Vec::new() }), Vec::new());
+    say(&connection, 2, Call::Shutdown(Nothing {}), Vec::new());
+    let listener = unix_socket::listen(&folder.path().join("monitor.sock")).unwrap();
+    let fork = ForkMonitor { pod: "p".to_owned(), connection_fd: 1, ..ForkMonitor::default() };
+    say(&agent, 2, Call::ForkMonitor(fork), vec![listener, theirs]);
+    assert!(matches!(hear(&agent, 2), Body::Forked(_)));
+    assert!(matches!(hear(&connection, 1), Body::Hello(_)));
+    assert!(matches!(hear(&connection, 2), Body::Done(_)));
+    drop(agent);
+    spawner.wait().unwrap();
+}
+
+fn say(socket: &OwnedFd, id: u64, call: Call, fds: Vec<OwnedFd>) {
+    Packet::new(&Request { id, call: Some(call) }, fds).unwrap().send(socket).unwrap();
+}
+
+fn hear(socket: &OwnedFd, expected: u64) -> Body {
+    let begun = Instant::now();
+    loop {
+        match frame::receive::<Answer>(socket, &mut vec![0; PACKET_LIMIT]) {
+            Ok((Answer { id, body: Some(body) }, _)) if id == expected => return body,
+            Ok((answer, _)) => panic!("{answer:?}"),
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "no answer to {expected}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }

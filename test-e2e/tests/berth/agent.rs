@@ -26,6 +26,22 @@ async fn a_second_agent_on_the_same_state_is_refused() {
 }
 
 #[tokio::test]
+async fn a_spawner_that_dies_is_started_again() {
+    let e2e = Fixture::own("spawner").await;
+    let (_pod, container) = e2e.run("before", &["sleep", "1000"]).await;
+    // The agent's children are its spawner and nothing else.
+    let children = process::all().into_iter().filter(|child| child.parent == e2e.agent().pid);
+    let spawner = children.map(|child| child.pid).next().expect("a spawner");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(spawner), Signal::SIGKILL).expect("kill");
+    while process::is_alive(spawner) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(container.exec(&["true"]).await.code, 0, "a running pod does not notice");
+    let (_pod, after) = e2e.run("after", &["sleep", "1000"]).await;
+    assert_eq!(after.exec(&["true"]).await.code, 0, "and a new one can be run");
+}
+
+#[tokio::test]
 async fn a_terminated_agent_leaves_its_pods_running() {
     let mut e2e = Fixture::own("term").await;
     let (_pod, container) = e2e.run("term", &["sleep", "1000"]).await;

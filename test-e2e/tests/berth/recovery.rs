@@ -138,6 +138,44 @@ async fn every_state_is_taken_over_and_can_be_ended() {
     nothing_more_than(&e2e, &before).await;
 }
 
+/// Its containers are children of the monitor, and would live on without it while kubelet starts the pod anew.
+#[tokio::test]
+async fn a_lost_monitor_takes_its_pod_along() {
+    let mut e2e = Fixture::own("lost").await;
+    let before = after_first_use(&e2e).await;
+    for agent_is_there in [true, false] {
+        let (pod, container) = e2e.run("lost", &["sh", "-c", "setsid sleep 1000 & sleep 1000"]).await;
+        let created = pod.create_with("created", &["sleep", "1000"], |_| {}).await.id;
+        let (pod_id, id, pids) = (pod.id.clone(), container.id.clone(), container.pids());
+        let monitor = process::read(container.pid()).expect("it runs").parent;
+        let kill = async || {
+            let monitor = nix::unistd::Pid::from_raw(monitor);
+            nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        };
+        if agent_is_there {
+            kill().await;
+        } else {
+            crash(&mut e2e, kill).await;
+        }
+        let client = &e2e.client;
+        eventually("the container is told to be lost", async || {
+            let status = client.container_status(&id).await.expect("known");
+            (status.state() == exited()).then(|| assert_eq!(status.exit_code, 255))
+        })
+        .await;
+        eventually("the pod is not ready", async || {
+            let state = client.pod_status(&pod_id).await.expect("known").state();
+            (state == v1::PodSandboxState::SandboxNotready).then_some(())
+        })
+        .await;
+        eventually("nobody lives on", async || (!pids.iter().any(|pid| process::is_alive(*pid))).then_some(())).await;
+        client.remove_container(&created).await.expect("remove the other one, which never ran");
+        client.stop_pod(&pod_id).await.expect("stop");
+        client.remove_pod(&pod_id).await.expect("remove");
+    }
+    nothing_more_than(&e2e, &before).await;
+}
+
 #[tokio::test]
 async fn a_connection_that_breaks_is_made_anew() {
     let e2e = Fixture::own("broken").await;
@@ -163,41 +201,6 @@ fn connect(path: &Path) -> OwnedFd {
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
     connect(socket.as_raw_fd(), &UnixAddr::new(short.as_str()).expect("address")).expect("connect");
     socket
-}
-
-#[tokio::test]
-async fn a_lost_monitor_takes_its_pod_along() {
-    let mut e2e = Fixture::own("lost").await;
-    let before = after_first_use(&e2e).await;
-    for agent_lives in [true, false] {
-        let (pod, container) = e2e.run("lost", &["sleep", "1000"]).await;
-        let created = pod.create_with("created", &["sleep", "1000"], |_| {}).await.id;
-        let (pod, id, pid) = (pod.id.clone(), container.id.clone(), container.pid());
-        let monitor = process::read(pid).expect("runs").parent;
-        let kill = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(monitor), nix::sys::signal::Signal::SIGKILL);
-        if agent_lives {
-            kill().expect("the monitor dies");
-        } else {
-            crash(&mut e2e, async || kill().expect("the monitor dies")).await;
-        }
-        let not_ready = v1::PodSandboxState::SandboxNotready;
-        eventually("the pod is not ready", async || {
-            (e2e.client.pod_status(&pod).await.expect("known").state() == not_ready).then_some(())
-        })
-        .await;
-        for id in [&id, &created] {
-            let status = eventually("it has exited", async || {
-                Some(e2e.client.container_status(id).await.expect("known")).filter(|status| status.state() == exited())
-            })
-            .await;
-            assert_eq!((status.exit_code, status.reason.as_str()), (255, "ContainerStatusUnknown"));
-        }
-        assert!(!process::is_alive(pid), "what is said to have exited has ended");
-        e2e.client.remove_container(&created).await.expect("remove");
-        e2e.client.stop_pod(&pod).await.expect("stop");
-        e2e.client.remove_pod(&pod).await.expect("remove");
-        nothing_more_than(&e2e, &before).await;
-    }
 }
 
 #[tokio::test]

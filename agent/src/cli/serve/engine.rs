@@ -68,7 +68,7 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
     if let Some(systemd) = &systemd {
         // Before it has forked anybody: every monitor is born there, and none ends with the agent's own unit.
         let scope = config.cgroups.monitor_cgroup.as_deref().unwrap_or(MONITOR_SCOPE);
-        systemd.join_scope(scope, "Berth pod monitors", spawner.pid()).await?;
+        systemd.join_scope(scope, "Berth pod monitors", spawner.pid().await).await?;
     }
     let parts = Parts {
         paths: Paths { root: config.paths.root.clone(), run_root: config.paths.run_root.clone() },

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cri_api::v1::CgroupDriver as CriCgroupDriver;
+use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -72,6 +73,7 @@ fn list(checks: &[Check]) -> String {
 pub(super) fn run(flags: ServeFlags) -> Result<(), ServeError> {
     let config = flags.config.load()?;
     telemetry::init_logs(&config.log)?;
+    raise_fd_limit();
     check_host(&config)?;
     for dir in [&config.paths.root, &config.paths.run_root] {
         std::fs::create_dir_all(dir).map_err(|source| ServeError::Folder { path: dir.clone(), source })?;
@@ -86,6 +88,16 @@ pub(super) fn run(flags: ServeFlags) -> Result<(), ServeError> {
     // A thread that hangs on a dead disk must not keep the process: nothing of it is needed any more.
     runtime.shutdown_background();
     served
+}
+
+/// A pod takes a connection in the agent and some sixteen descriptors a container in its monitor, which inherits the
+/// limit: the soft one that a login or a unit gives (1024) would end at sixty containers.
+fn raise_fd_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, soft = ?limit.current, "the limit of open files could not be raised to the hard one");
+    }
 }
 
 /// Refuses a host that cannot work, and warns of what will not.

@@ -20,8 +20,9 @@ impl Cgroup {
     /// Kills every process in it and below it with SIGKILL. One that is gone has nobody in it.
     ///
     /// # Errors
-    /// `CgroupError`, e.g. when v1's processes cannot be stopped from forking away.
+    /// `CgroupError`, e.g. when v1's processes cannot be stopped from forking away, or for the root of the hierarchy.
     pub fn kill(&self) -> Result<(), CgroupError> {
+        super::path::check(&self.path)?;
         if let Some(root) = self.layout.unified() {
             let killed = root.open(&self.path).and_then(|folder| folder.write("cgroup.kill", "1"));
             match killed {

@@ -10,7 +10,7 @@ use rustix::process::{setsid, umask};
 
 use super::cover;
 use super::failure::{InitFailure, Step};
-use super::launch::{Host, READY, Stdio, await_release, enter_v1_cgroups, fail, report};
+use super::launch::{Host, READY, Stdio, await_release, enter_v1_cgroups, execute_alone, report};
 use super::mounts;
 use super::nodes;
 use super::process;
@@ -18,7 +18,6 @@ use super::root::{self, Keepsakes};
 use super::sysctl;
 use super::terminal;
 use crate::libcontainer::plan::{Action, InitPlan, MountSource, MoveMount};
-use crate::sys::clone::close_all_but;
 use crate::sys::in_root;
 
 /// What init works with.
@@ -53,11 +52,10 @@ impl Init<'_> {
         process::prepare(&plan.process, self.host.procfs)?;
         report(self.control, READY, master.as_ref().map(AsFd::as_fd)).step("report to the monitor", "")?;
         // It may wait long: the agent's connection, other containers' pipes and mounts must not stay open here meanwhile.
-        close_all_but(self.control, || {
-            let Err(failure) = await_release(self.control).and_then(|()| process::execute(&plan.process));
-            fail(self.control, &failure)
+        execute_alone(self.control, || {
+            await_release(self.control)?;
+            process::execute(&plan.process)
         })
-        .step("close file descriptors", "")
     }
 
     fn carry_out_steps(&self) -> Result<OwnedFd, InitFailure> {

@@ -4,14 +4,14 @@
 //! CLONE_PARENT: it is the monitor's own child, in the container's PID namespace, and no helper program is executed.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{setsid, umask};
 
 use super::failure::{InitFailure, Step};
-use super::launch::{Host, Launched, READY, Stdio, become_child, enter_v1_cgroups, report};
+use super::launch::{Host, Launched, READY, Stdio, become_child, enter_v1_cgroups, execute_alone, report};
 use super::{process, terminal};
 use crate::libcontainer::plan::ProcessPlan;
 use crate::sys::clone::{Child, CloneConfig, Cloned, clone, in_borrower};
@@ -45,7 +45,12 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
     let mut job = || {
         result = enter_and_clone(host, join).map(|cloned| match cloned {
             Cloned::Parent(child) => child,
-            Cloned::Child => become_child(&theirs, || run(host, join, &theirs, stdio.take().unwrap_or_default())),
+            Cloned::Child => {
+                let mut kept: Vec<RawFd> = join.v1_procs.iter().map(AsRawFd::as_raw_fd).collect();
+                kept.extend([host.null.as_raw_fd(), join.container.as_raw_fd()]);
+                let stdio = stdio.take().unwrap_or_default();
+                become_child(host, &theirs, kept, stdio, |stdio| run(host, join, &theirs, stdio))
+            }
         });
     };
     in_borrower(host.threads, &mut job).step("clone the exec's helper", "")?;
@@ -78,5 +83,5 @@ fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> 
     }
     process::take_stdio(&root, stdio, host.null, join.process)?;
     process::prepare(join.process, host.procfs)?;
-    process::execute(join.process)
+    execute_alone(control, || process::execute(join.process))
 }

@@ -3,8 +3,9 @@
 //! Init says READY (with its terminal, if it has one), waits for one byte, and executes: the socket then closes by
 //! itself (close-on-exec). Instead of either it may say FAILED and why.
 
+use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns};
 use prost::Message;
@@ -12,12 +13,14 @@ use prost::Message;
 use super::failure::{InitFailure, Step};
 use super::init::Init;
 use crate::libcontainer::plan::InitPlan;
-use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close_on_exec_above_stdio, exit_now};
+use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close_all_but, exit_now};
 use crate::sys::{fd_passing, unix_socket};
 
 pub(super) const READY: u8 = b'R';
 const FAILED: u8 = b'F';
 const GO: u8 = b'G';
+/// The longest report.
+const REPORT_LIMIT: usize = 4096;
 
 /// What the monitor lends to the processes it starts.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +47,11 @@ pub struct Stdio {
 }
 
 impl Stdio {
+    /// Their present numbers.
+    fn numbers(&self) -> impl Iterator<Item = RawFd> + '_ {
+        [&self.stdin, &self.stdout, &self.stderr].into_iter().flatten().map(AsRawFd::as_raw_fd)
+    }
+
     /// A terminal's slave for all three.
     pub(super) fn terminal(slave: OwnedFd) -> Result<Self, InitFailure> {
         let copy = || slave.try_clone().map(Some).step("duplicate the terminal", "");
@@ -96,8 +104,10 @@ pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launc
     let cloned = clone(host.threads, config);
     if matches!(cloned, Ok(Cloned::Child)) {
         drop(control);
-        become_child(&theirs, || {
-            let Launch { plan, fds, v1_procs, .. } = *launch;
+        let Launch { plan, fds, v1_procs, .. } = *launch;
+        let mut kept: Vec<RawFd> = fds.iter().chain(v1_procs).map(AsRawFd::as_raw_fd).collect();
+        kept.push(host.null.as_raw_fd());
+        become_child(host, &theirs, kept, stdio, |stdio| {
             Init { plan, fds, v1_procs, host, control: &theirs }.run(stdio)
         });
     }
@@ -112,22 +122,56 @@ pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launc
 }
 
 /// The child's whole life: either it becomes the program or it tells why not.
+///
+/// Of what the monitor has open it keeps only what it needs, since others in its PID namespace may see it: `kept`, the
+/// control socket, the host's procfs and its own standard input and output.
 pub(super) fn become_child(
+    host: Host<'_>,
     control: &OwnedFd,
-    life: impl FnOnce() -> Result<std::convert::Infallible, InitFailure>,
+    mut kept: Vec<RawFd>,
+    stdio: Stdio,
+    life: impl FnOnce(Stdio) -> Result<Infallible, InitFailure>,
 ) -> ! {
-    let result = close_on_exec_above_stdio().step("close file descriptors", "").and_then(|()| life());
-    let Err(failure) = result;
+    kept.extend([control.as_raw_fd(), host.procfs.as_raw_fd()]);
+    kept.extend(stdio.numbers());
+    let Err(failure) = close_all_but(&kept, || {
+        let Err(failure) = life(stdio);
+        fail(control, &failure)
+    })
+    .step("close file descriptors", "");
     fail(control, &failure)
+}
+
+/// Becomes the program, with nothing open but standard input and output: `/proc/self/fd/7/../../bin/sh`, or a link of the
+/// image to it, would be a program of the host, which the container could then write to (CVE-2024-21626). That the others
+/// are close-on-exec is not enough, since they close only after the program was found.
+pub(super) fn execute_alone(
+    control: &OwnedFd,
+    program: impl FnOnce() -> Result<Infallible, InitFailure>,
+) -> Result<Infallible, InitFailure> {
+    close_all_but(&[control.as_raw_fd()], || {
+        let Err(failure) = program();
+        fail(control, &failure)
+    })
+    .step("close file descriptors", "")
 }
 
 /// Tells the monitor why, and ends.
 pub(super) fn fail(control: &OwnedFd, failure: &InitFailure) -> ! {
     let mut message = vec![FAILED];
-    failure.encode_raw(&mut message);
+    // The monitor's buffer has an end, and a command can be longer than any path.
+    let InitFailure { step, path, errno } = failure;
+    let (step, path) = (beginning(step).to_owned(), beginning(path).to_owned());
+    InitFailure { step, path, errno: *errno }.encode_raw(&mut message);
     // When the monitor is gone nobody is left to tell.
     let _ = fd_passing::send(control, &message, &[]);
     exit_now(1)
+}
+
+/// Enough for people to see what is meant.
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= REPORT_LIMIT / 4).last();
+    if text.len() <= REPORT_LIMIT / 4 { text } else { &text[..end.unwrap_or(0)] }
 }
 
 /// Moves this process into v1 cgroups.
@@ -180,7 +224,7 @@ pub enum Report {
 /// # Errors
 /// `WouldBlock` when it has not said anything; others as recvmsg(2).
 pub fn receive_report(control: impl AsFd) -> io::Result<Report> {
-    let mut buffer = [0u8; 4096];
+    let mut buffer = [0u8; REPORT_LIMIT];
     let (len, fds) = match fd_passing::receive(control, &mut buffer) {
         // It died before it had read its release.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Report::Closed),

@@ -51,6 +51,11 @@ impl Connection {
         Ok(Self { shared, receiver })
     }
 
+    /// The peer is gone: no request will be answered any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.shared.waiting().0.is_none()
+    }
+
     /// Sends a request and waits for its answer. Dropping the future does not take the request back.
     pub(super) async fn call(&self, call: Call, fds: Vec<OwnedFd>) -> Result<Reply, MonitorError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
@@ -111,8 +116,8 @@ impl Shared {
                     let _ = sender.send((body, fds));
                 }
             }
-            // A newer monitor may tell what this agent does not know.
-            Answer { body: None, .. } => {}
+            // A newer monitor may tell what this agent does not know; whoever asked is not left waiting for it.
+            Answer { id, body: None } => drop(self.waiting().0.as_mut().and_then(|waiting| waiting.remove(&id))),
         }
     }
 

@@ -29,9 +29,17 @@ pub struct SpawnerConfig {
     pub log: Option<OwnedFd>,
 }
 
-/// A handle to the spawner, which ends (without touching pods) when the handle is dropped.
+/// A handle to the spawner, which ends (without touching pods) when the handle is dropped. One that died (the kernel may
+/// choose it when memory is short) is started again by the next request.
 #[derive(Debug)]
 pub struct Spawner {
+    config: SpawnerConfig,
+    living: tokio::sync::Mutex<Arc<Living>>,
+}
+
+/// The spawner's process.
+#[derive(Debug)]
+struct Living {
     connection: Connection,
     pid: u32,
 }
@@ -66,28 +74,22 @@ impl Spawner {
     /// # Errors
     /// The program cannot be read or executed, or cannot set itself up.
     pub async fn start(config: SpawnerConfig) -> Result<Self, MonitorError> {
-        let SpawnerConfig { binary, cgroup_procs, log } = config;
-        let (ours, theirs) = unix_socket::pair().map_err(FrameError::Io)?;
-        let started = tokio::task::spawn_blocking(move || spawn(&binary, theirs, log)).await;
-        let child = started.map_err(|_| MonitorError::Lost)??;
-        let pid = child.id();
-        let child = Arc::new(Mutex::new(Some(child)));
-        let connection = Connection::new(ours, move |body| {
-            if body.is_none() {
-                reap(&child);
-            }
-        })
-        .map_err(FrameError::Io)?;
-        let hello = Hello { version: VERSION, cgroup_procs_fds: (0u32..).take(cgroup_procs.len()).collect() };
-        match connection.call(Call::Hello(hello), cgroup_procs).await? {
-            (Body::Hello(_), _) => Ok(Self { connection, pid }),
-            _ => Err(MonitorError::Unexpected),
-        }
+        let living = Living::start(&config).await?;
+        Ok(Self { config, living: tokio::sync::Mutex::new(Arc::new(living)) })
     }
 
     /// The spawner's process id.
-    pub fn pid(&self) -> u32 {
-        self.pid
+    pub async fn pid(&self) -> u32 {
+        self.living.lock().await.pid
+    }
+
+    async fn living(&self) -> Result<Arc<Living>, MonitorError> {
+        let mut living = self.living.lock().await;
+        if living.connection.is_lost() {
+            tracing::error!(pid = living.pid, "the spawner of monitors died and is started again; pods are unharmed");
+            *living = Arc::new(Living::start(&self.config).await?);
+        }
+        Ok(living.clone())
     }
 
     /// Forks a process that only waits.
@@ -97,7 +99,7 @@ impl Spawner {
     pub async fn fork_placeholder(&self) -> Result<Placeholder, MonitorError> {
         let (theirs, pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| FrameError::Io(errno.into()))?;
         let request = Call::ForkPlaceholder(ForkPlaceholder { pipe_fd: 0 });
-        let (body, mut fds) = self.connection.call(request, vec![theirs]).await?;
+        let (body, mut fds) = self.living().await?.connection.call(request, vec![theirs]).await?;
         match (body, fds.pop()) {
             (Body::Forked(forked), Some(pidfd)) => Ok(Placeholder { pid: forked.pid.unsigned_abs(), pidfd, pipe }),
             _ => Err(MonitorError::Unexpected),
@@ -130,7 +132,8 @@ impl Spawner {
             listener_fd: 0,
             connection_fd: 1,
         };
-        let fork = self.connection.call(Call::ForkMonitor(request), vec![listener, theirs]);
+        let living = self.living().await?;
+        let fork = living.connection.call(Call::ForkMonitor(request), vec![listener, theirs]);
         // The hello waits in the socket for the monitor to exist: both answers cost one wait.
         let (forked, adopted) = tokio::join!(fork, Monitor::adopt(ours));
         let result = match forked {
@@ -142,6 +145,31 @@ impl Spawner {
             let _ = fs::remove_file(&pod.socket);
         }
         result
+    }
+}
+
+impl Living {
+    async fn start(config: &SpawnerConfig) -> Result<Self, MonitorError> {
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(FrameError::Io);
+        let cgroup_procs = config.cgroup_procs.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
+        let log = config.log.as_ref().map(copy).transpose()?;
+        let (ours, theirs) = unix_socket::pair().map_err(FrameError::Io)?;
+        let binary = config.binary.clone();
+        let started = tokio::task::spawn_blocking(move || spawn(&binary, theirs, log)).await;
+        let child = started.map_err(|_| MonitorError::Lost)??;
+        let pid = child.id();
+        let child = Arc::new(Mutex::new(Some(child)));
+        let connection = Connection::new(ours, move |body| {
+            if body.is_none() {
+                reap(&child);
+            }
+        })
+        .map_err(FrameError::Io)?;
+        let hello = Hello { version: VERSION, cgroup_procs_fds: (0u32..).take(cgroup_procs.len()).collect() };
+        match connection.call(Call::Hello(hello), cgroup_procs).await? {
+            (Body::Hello(_), _) => Ok(Self { connection, pid }),
+            _ => Err(MonitorError::Unexpected),
+        }
     }
 }
 

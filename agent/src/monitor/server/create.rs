@@ -22,6 +22,10 @@ impl Monitor {
         if self.find(&create.id).is_ok() {
             return Err(wrong_state("a container of that id exists"));
         }
+        if self.leaving.is_some() {
+            // It would keep the monitor from leaving.
+            return Err(wrong_state("the pod is being ended"));
+        }
         let Create { id, plan, unified_fd, v1_procs_fds, memory_fd, log_dir_fd, log_name, record_dir_fd } = create;
         let mut fds = Fds::new(fds);
         let mut cgroup = Cgroup {
@@ -135,7 +139,9 @@ impl Monitor {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Ok(Report::Ready(terminal)) => self.on_ready(serial, terminal),
             Ok(Report::Failed(failure)) => self.fail(serial, failure),
-            Ok(Report::Closed) | Err(_) => self.on_executed(serial),
+            Ok(Report::Closed) => self.on_executed(serial),
+            // Out of file descriptors for a terminal: what it said is lost, and nobody would ever be answered.
+            Err(error) => self.fail(serial, InitFailure::refused(&format!("init's report: {error}"), "")),
         }
     }
 

@@ -125,7 +125,12 @@ impl Monitor {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Ok(Report::Ready(terminal)) => exec.terminal = terminal,
             Ok(Report::Failed(failure)) => exec.failure = Some(failure),
-            Ok(Report::Closed) | Err(_) => {
+            // Out of file descriptors for a terminal: what it said is lost.
+            Err(error) => {
+                exec.failure.get_or_insert(InitFailure::refused(&format!("the process's report: {error}"), ""));
+                exec.kill_tree();
+            }
+            Ok(Report::Closed) => {
                 let control = exec.control.take();
                 if exec.failure.is_none()
                     && let Some(to) = exec.requester.take()

@@ -11,6 +11,7 @@ use super::create::init;
 use super::log::{LogFile, Output, Progress};
 use super::monitor::{Monitor, Source, now_ns};
 use super::requests::not_found;
+use super::spawner;
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::monitor::protocol::{Body, ContainerExited, ExitRecord, Nothing, exit_file};
 
@@ -155,7 +156,7 @@ impl Monitor {
         };
         if let Err(failure) = write_record(container, &record) {
             // Nothing better can be done: the event still tells, and so does inspect.
-            eprintln!("berth-monitor: {}: {failure}", container.id);
+            spawner::complain(&format!("{}: {failure}", container.id));
         }
         container.phase = Phase::Exited(record.clone());
         container.cgroup = Cgroup::default();

@@ -141,6 +141,11 @@ impl Monitor {
     pub(super) fn run(&mut self) -> Result<(), InitFailure> {
         let mut events: Vec<Event> = Vec::with_capacity(16);
         loop {
+            // Before waiting: `greet` may have heard all that there is to hear, a farewell included.
+            self.watch_for_room()?;
+            if self.has_left() {
+                return Ok(());
+            }
             events.clear();
             self.wait(&mut events)?;
             for event in &events {
@@ -149,10 +154,6 @@ impl Monitor {
                 }
             }
             self.keep_deadlines();
-            self.watch_for_room()?;
-            if self.has_left() {
-                return Ok(());
-            }
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) fn become_monitor(start: Start) -> ! {
     let code = match run(start) {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("berth-monitor: {failure}");
+            spawner::complain(&failure.to_string());
             1
         }
     };

@@ -1,6 +1,6 @@
 //! The process that forks monitors. It serves one agent and ends with it, without touching a pod.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("berth-monitor: {failure}");
+            complain(&failure.to_string());
             ExitCode::FAILURE
         }
     }
@@ -136,6 +136,12 @@ fn await_request(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(Request, Vec<Ow
             other => return other,
         }
     }
+}
+
+/// Tells whoever reads the log. Standard error may be a pipe whose reader went with an earlier agent, and `eprintln!` would
+/// then panic: a monitor must not end for want of listeners.
+pub(super) fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "berth-monitor: {what}");
 }
 
 /// Sends an answer, waiting for room if need be.

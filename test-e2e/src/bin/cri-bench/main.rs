@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Lives of one pod that are measured one after the other.
     #[arg(long, default_value_t = 30)]
     lives: usize,
+    /// Milliseconds between one life and the next: an idle node is colder than a busy one (cgroup v1 most of all).
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
     /// Pods that run at one time.
     #[arg(long, default_value_t = 50)]
     pods: usize,

@@ -15,8 +15,9 @@ use crate::samples::Samples;
 /// A program that ends on SIGTERM, as a first process only does when it says so.
 const PROGRAM: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"];
 
-/// How long the program may take until its trap is set: a first process that gets a signal before that ignores it.
-const TRAP: Duration = Duration::from_millis(20);
+/// Ends when the first process catches SIGTERM (bit 14 of SigCgt): before that it ignores the signal.
+const UNTIL_TRAPPED: [&str; 3] =
+    ["sh", "-c", "until grep -q 'SigCgt:.*[4-7c-f][0-9a-f][0-9a-f][0-9a-f]$' /proc/1/status; do :; done"];
 
 /// A running pod with one container.
 struct Running {
@@ -74,7 +75,10 @@ pub(crate) async fn one_after_the_other(bench: &Bench, report: &mut Report) -> R
         let running = bench.start(&mut starts).await?;
         whole_start.push(sum_of_last(&starts));
         exec.time(bench.client.exec(&running.container, &["true"], 10)).await?;
-        tokio::time::sleep(TRAP).await;
+        bench.client.exec(&running.container, &UNTIL_TRAPPED, 10).await?;
+        if bench.options.pause > 0 {
+            tokio::time::sleep(Duration::from_millis(bench.options.pause)).await;
+        }
         bench.end(&running, &mut ends).await?;
         whole_end.push(sum_of_last(&ends));
     }
