@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::{Engine, Error, detached};
 use crate::fault;
 use crate::model::{ContainerState, Pod, PodPhase};
@@ -33,9 +35,9 @@ impl Engine {
         let Some(phase) = snapshot.pods.get(&pod.id).map(|pod| pod.state.phase) else { return Ok(()) };
         let containers = snapshot.containers_of(&pod.id);
         let living = containers.iter().filter(|container| !matches!(container.state, ContainerState::Exited { .. }));
-        for container in living {
-            self.kill_container(container, Duration::ZERO).await?;
-        }
+        // All at once: one that hangs in the kernel must not let the others live on.
+        let kills = living.map(|container| self.kill_container(container, Duration::ZERO));
+        join_all(kills).await.into_iter().collect::<Result<Vec<()>, Error>>()?;
         fault::point("stop_pod.containers_killed");
         // Also of a pod that is not ready because its monitor was lost, in case its addresses could not be released then.
         self.network.remove(&pod.id).await?;
