@@ -165,6 +165,14 @@ pub enum Error {
     /// The spawner of monitors.
     #[error("spawner")]
     Spawner(#[source] MonitorError),
+    /// A monitor that is there and says nothing.
+    #[error("the monitor of pod {pod} did not answer within {seconds} s; a log on a disk that hangs can hold it")]
+    MonitorSilent {
+        /// Whose.
+        pod: String,
+        /// How long it was given.
+        seconds: u64,
+    },
     /// The records in the run folder.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -198,6 +206,7 @@ impl Error {
             | Self::Start { source, .. }
             | Self::Exec { source, .. }
             | Self::Spawner(source) => monitor_kind(source),
+            Self::MonitorSilent { .. } => ErrorKind::Unavailable,
             Self::Joined(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Record(RecordError::Io { source, .. }) => io_kind(source),

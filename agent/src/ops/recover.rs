@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::monitors::{PodMonitor, gone};
@@ -27,6 +29,20 @@ pub struct Recovered {
     pub rolled_back: usize,
 }
 
+/// How long a monitor may take to answer a new agent. It needs a millisecond; one that writes a log to a dead disk takes for
+/// ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What became of a recorded container.
+enum Outcome {
+    /// It is known again.
+    Kept,
+    /// It was only half made, or its pod is gone.
+    RolledBack,
+    /// Its pod could not be recovered: nothing of it is changed.
+    Untouched,
+}
+
 /// A monitor that goes on.
 struct Living {
     monitor: Arc<PodMonitor>,
@@ -40,22 +56,29 @@ impl Engine {
     /// When the run folder itself cannot be read.
     pub async fn recover(self: &Arc<Self>) -> Result<Recovered, Error> {
         let mut done = Recovered::default();
-        let (mut seen, mut living) = (Vec::new(), Vec::new());
-        for id in self.state.records().pod_ids()? {
-            match self.recover_pod(&id).await {
+        let (mut seen, mut living, mut untouched) = (Vec::new(), Vec::new(), HashSet::new());
+        let ids = self.state.records().pod_ids()?;
+        // All at once, so that one monitor that does not answer costs its own pod and delays nobody.
+        let recoveries = join_all(ids.iter().map(|id| self.recover_pod_in_time(id))).await;
+        for (id, recovery) in ids.into_iter().zip(recoveries) {
+            match recovery {
                 Ok(Some((monitor_state, monitor))) => {
                     done.pods += 1;
                     living.extend(monitor.map(|monitor| (id.clone(), monitor)));
                     seen.push((id, monitor_state));
                 }
                 Ok(None) => done.rolled_back += 1,
-                Err(error) => tracing::error!(pod = %id, error = chain(&error), "the pod could not be recovered"),
+                Err(error) => {
+                    tracing::error!(pod = %id, error = chain(&error), "the pod could not be recovered; it is left as it is until the next start");
+                    untouched.insert(id);
+                }
             }
         }
         for id in self.state.records().container_ids()? {
-            match self.recover_container(&id, &seen).await {
-                Ok(true) => done.containers += 1,
-                Ok(false) => done.rolled_back += 1,
+            match self.recover_container(&id, &seen, &untouched).await {
+                Ok(Outcome::Kept) => done.containers += 1,
+                Ok(Outcome::RolledBack) => done.rolled_back += 1,
+                Ok(Outcome::Untouched) => {}
                 Err(error) => {
                     tracing::error!(container = %id, error = chain(&error), "the container could not be recovered")
                 }
@@ -64,8 +87,18 @@ impl Engine {
         for (id, Living { monitor, events }) in living {
             self.follow(id, monitor, events);
         }
-        self.sweep().await;
+        self.sweep(untouched).await;
         Ok(done)
+    }
+
+    async fn recover_pod_in_time(
+        self: &Arc<Self>,
+        id: &PodId,
+    ) -> Result<Option<(MonitorState, Option<Living>)>, Error> {
+        match tokio::time::timeout(PATIENCE, self.recover_pod(id)).await {
+            Ok(recovery) => recovery,
+            Err(_) => Err(Error::MonitorSilent { pod: id.to_string(), seconds: PATIENCE.as_secs() }),
+        }
     }
 
     /// `None`: it was rolled back. A living monitor's events wait until the pod's containers are known, too: one that
@@ -116,16 +149,20 @@ impl Engine {
         Ok(self.state.records().remove_pod(id)?)
     }
 
-    /// `false`: it was rolled back.
     async fn recover_container(
         self: &Arc<Self>,
         id: &ContainerId,
         pods: &[(PodId, MonitorState)],
-    ) -> Result<bool, Error> {
+        untouched: &HashSet<PodId>,
+    ) -> Result<Outcome, Error> {
         let (spec, state) = self.state.records().read_container(id).unwrap_or_else(|error| {
             tracing::error!(container = %id, error = chain(&error), "the container's record is unreadable; it is removed");
             (None, None)
         });
+        if let Some(spec) = spec.as_ref().filter(|spec| untouched.contains(spec.pod.as_str())) {
+            self.images.hold(&spec.layers, id);
+            return Ok(Outcome::Untouched);
+        }
         let pod = spec.as_ref().and_then(|spec| pods.iter().find(|(pod, _)| pod.as_str() == spec.pod));
         let facts = ContainerFacts {
             spec: pod.is_some(),
@@ -140,11 +177,11 @@ impl Engine {
                 }
                 let state = events.into_iter().try_fold(state, ContainerState::step)?;
                 self.keep_container(id, spec, state)?;
-                Ok(true)
+                Ok(Outcome::Kept)
             }
             (_, spec, _) => {
                 self.roll_back_container(id, spec, pod.map(|(pod, _)| pod)).await?;
-                Ok(false)
+                Ok(Outcome::RolledBack)
             }
         }
     }
@@ -218,18 +255,22 @@ impl Engine {
 
     /// What no record names: addresses, writable layers, the trash. After a reboot the run folder is empty, so this is
     /// all of it.
-    async fn sweep(self: &Arc<Self>) {
+    async fn sweep(self: &Arc<Self>, untouched: HashSet<PodId>) {
         let snapshot = self.state.snapshot();
-        let pods: HashSet<PodId> =
-            snapshot.pods.values().filter(|pod| pod.state.phase == PodPhase::Ready).map(|pod| pod.id.clone()).collect();
+        let ready = snapshot.pods.values().filter(|pod| pod.state.phase == PodPhase::Ready);
+        let pods: HashSet<PodId> = ready.map(|pod| pod.id.clone()).chain(untouched).collect();
         if let Err(error) = self.network.sweep(&pods).await {
             tracing::error!(error = chain(&error), "addresses could not be swept");
         }
         if let Err(error) = self.images.sweep().await {
             tracing::error!(error = chain(&error), "image layers could not be swept");
         }
-        let swept =
-            self.on_disk(move |engine| engine.sweep_layers(&snapshot.containers.keys().cloned().collect())).await;
+        // By the records, not the snapshot: those of a pod that could not be recovered keep their layers, too.
+        let sweep_layers = |engine: &Engine| {
+            let recorded = engine.state.records().container_ids()?.into_iter().collect();
+            engine.sweep_layers(&recorded)
+        };
+        let swept = self.on_disk(sweep_layers).await;
         if let Err(error) = swept {
             tracing::error!(error = chain(&error), "writable layers could not be swept");
         }

@@ -193,6 +193,25 @@ async fn a_connection_that_breaks_is_made_anew() {
     assert_eq!(container.status().await.state(), v1::ContainerState::ContainerRunning);
 }
 
+#[tokio::test]
+async fn a_monitor_that_does_not_answer_delays_only_its_own_pod() {
+    use nix::sys::signal::Signal;
+    let mut e2e = Fixture::own("silent").await;
+    let (_pod, healthy) = e2e.run("healthy", &["sleep", "1000"]).await;
+    let (_pod, held) = e2e.run("held", &["sleep", "1000"]).await;
+    let (healthy, held, held_pid) = (healthy.id.clone(), held.id.clone(), held.pid());
+    let monitor = nix::unistd::Pid::from_raw(process::read(held_pid).expect("it runs").parent);
+    nix::sys::signal::kill(monitor, Signal::SIGSTOP).expect("stop the monitor");
+    crash(&mut e2e, async || {}).await;
+    assert_eq!(e2e.client.exec(&healthy, &["true"], 10).await.expect("exec").exit_code, 0);
+    assert!(e2e.client.container_status(&held).await.is_err(), "nothing is known of it");
+    nix::sys::signal::kill(monitor, Signal::SIGCONT).expect("continue the monitor");
+    assert!(process::is_alive(held_pid), "nothing was done to it");
+    crash(&mut e2e, async || {}).await;
+    assert_eq!(e2e.client.exec(&held, &["true"], 10).await.expect("exec").exit_code, 0, "the next agent has it");
+    assert_eq!(e2e.client.exec(&healthy, &["true"], 10).await.expect("exec").exit_code, 0);
+}
+
 /// Connects to a monitor's socket, whose path may be longer than an address can be.
 fn connect(path: &Path) -> OwnedFd {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
