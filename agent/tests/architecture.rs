@@ -48,18 +48,13 @@ const RULES: &[Rule] = &[
             "network",
             "ops",
             "state",
-            "stream",
             "telemetry",
         ],
         &[],
     ),
     rule("admin", &["image", "model", "ops"], &[]),
     // Shows what lies below, and changes it through ops alone.
-    rule(
-        "cri",
-        &["image", "libcontainer::cgroup", "model", "ops", "state", "stream", "telemetry"],
-        &["rustix", "nix", "libc"],
-    ),
+    rule("cri", &["image", "libcontainer::cgroup", "model", "ops", "state", "telemetry"], &["rustix", "nix", "libc"]),
     // monitor::protocol only for the name and form of the exit record, which the monitor leaves in our folder.
     rule(
         "ops",
@@ -77,13 +72,11 @@ const RULES: &[Rule] = &[
             "monitor::protocol",
             "network",
             "state",
-            "stream",
             "sys",
             "telemetry",
         ],
         &["tonic"],
     ),
-    rule("stream", &["model", "monitor::client", "sys"], &[]),
     rule("image", &["fault", "model", "sys"], &["tonic"]),
     rule("network", &["fault", "model", "sys"], &["tonic"]),
     rule("state", &["fault", "model", "sys"], &["tonic"]),
