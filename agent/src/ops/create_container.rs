@@ -86,9 +86,9 @@ impl Engine {
         }
         fault::point("create_container.cloned");
         phases.mark("init");
-        phases.finish();
         self.state.put_container(Container { id: id.clone(), spec, state: ContainerState::Created { pid, user } })?;
         fault::point("create_container.created");
+        phases.finish();
         Ok(id)
     }
 

@@ -203,6 +203,15 @@ impl Engine {
             Lookup::Ambiguous => Err(Error::AmbiguousId(id.to_owned())),
         }
     }
+
+    /// Runs the file work of a verb off the runtime's thread.
+    async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Engine) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let engine = self.clone();
+        blocking(move || work(&engine)).await
+    }
 }
 
 /// Runs a verb to its end even if its client hangs up.

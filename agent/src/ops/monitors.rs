@@ -1,4 +1,4 @@
-//! Which monitor belongs to which pod, and who waits for which exec.
+//! Which monitor belongs to which pod, who waits for which exec, and how a monitor is ended.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::{Engine, Error, of_pod};
 use crate::model::PodId;
 use crate::monitor::client::{Monitor, MonitorError};
 
@@ -92,5 +93,34 @@ pub(super) fn gone(error: MonitorError) -> Result<(), MonitorError> {
     match error {
         MonitorError::Lost => Ok(()),
         error => Err(error),
+    }
+}
+
+impl Engine {
+    /// Ends the pod's monitor and with it every process of the pod and its namespaces. Without one there is nothing
+    /// to end.
+    pub(super) async fn end_monitor(&self, id: &PodId) -> Result<(), Error> {
+        let Some(monitor) = self.monitors.take(id) else { return Ok(()) };
+        let ended = match monitor.client.shutdown().await {
+            Err(MonitorError::Lost) => self.end_cut_off(id).await,
+            ended => ended,
+        };
+        match ended {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // It lives on: the next try has to find it.
+                self.monitors.put_back(id.clone(), monitor);
+                Err(of_pod(id)(error))
+            }
+        }
+    }
+
+    /// Ends a monitor whose connection is lost. It is gone itself if nobody answers.
+    async fn end_cut_off(&self, id: &PodId) -> Result<(), MonitorError> {
+        let socket = self.state.records().pod_dir(id).join("monitor.sock");
+        match Monitor::connect(&socket).await {
+            Ok((client, ..)) => client.shutdown().await.or_else(gone),
+            Err(_) => Ok(()),
+        }
     }
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use cri_api::v1::{NamespaceMode, PodSandboxConfig};
 
-use super::monitors::gone;
 use super::undo::Undo;
-use super::{Engine, Error, blocking, now, of_pod};
+use super::{Engine, Error, now, of_pod};
 use crate::fault;
 use crate::libcontainer::spec::sysctl;
 use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
-use crate::monitor::client::{Monitor, MonitorError, PodMonitor, PodNamespaces};
+use crate::monitor::client::{PodMonitor, PodNamespaces};
 use crate::network::{self, HostPort, dns};
 use crate::telemetry::phases::Phases;
 
@@ -221,42 +220,4 @@ fn write_pod_files(dir: &Path, spec: &PodSpec, addresses: &[std::net::IpAddr]) -
         dns::hosts(addresses, &spec.hostname)?
     };
     write("hosts", &hosts)
-}
-
-impl Engine {
-    /// Ends the pod's monitor and with it every process of the pod and its namespaces. Without one there is nothing
-    /// to end.
-    pub(super) async fn end_monitor(&self, id: &PodId) -> Result<(), Error> {
-        let Some(monitor) = self.monitors.take(id) else { return Ok(()) };
-        let ended = match monitor.client.shutdown().await {
-            Err(MonitorError::Lost) => self.end_cut_off(id).await,
-            ended => ended,
-        };
-        match ended {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // It lives on: the next try has to find it.
-                self.monitors.put_back(id.clone(), monitor);
-                Err(of_pod(id)(error))
-            }
-        }
-    }
-
-    /// Ends a monitor whose connection is lost. It is gone itself if nobody answers.
-    async fn end_cut_off(&self, id: &PodId) -> Result<(), MonitorError> {
-        let socket = self.state.records().pod_dir(id).join("monitor.sock");
-        match Monitor::connect(&socket).await {
-            Ok((client, ..)) => client.shutdown().await.or_else(gone),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Runs the file work of a verb off the runtime's thread.
-    pub(super) async fn on_disk<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Engine) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let engine = self.clone();
-        blocking(move || work(&engine)).await
-    }
 }
