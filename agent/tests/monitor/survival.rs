@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth::monitor::client::{Monitor, MonitorError, MonitorEvent, Phase};
 use berth::monitor::protocol::frame::{self, PACKET_LIMIT, Packet};
-use berth::monitor::protocol::{Answer, Body, Call, ForkMonitor, Hello, Nothing, Request, VERSION};
+use berth::monitor::protocol::{Answer, Body, Call, ForkMonitor, Hello, Nothing, Request, SysctlSetting, VERSION};
 use berth::sys::unix_socket;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -99,6 +99,30 @@ async fn a_monitor_that_is_told_to_leave_at_once_leaves() {
     assert!(matches!(hear(&agent, 2), Body::Forked(_)));
     assert!(matches!(hear(&connection, 1), Body::Hello(_)));
     assert!(matches!(hear(&connection, 2), Body::Done(_)));
+    drop(agent);
+    spawner.wait().unwrap();
+}
+
+/// The hello may come after the pod has failed, when the agent is kept from the processor in between: it gets the reason.
+#[tokio::test]
+async fn a_late_hello_is_told_why_there_is_no_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let (agent, theirs) = unix_socket::pair().unwrap();
+    let mut spawner = Command::new(env!("CARGO_BIN_EXE_berth-monitor")).stdin(Stdio::from(theirs)).spawn().unwrap();
+    say(&agent, 1, Call::Hello(Hello { version: VERSION, cgroup_procs_fds: Vec::new() }), Vec::new());
+    assert!(matches!(hear(&agent, 1), Body::Hello(_)));
+
+    let (connection, theirs) = unix_socket::pair().unwrap();
+    let listener = unix_socket::listen(&folder.path().join("monitor.sock")).unwrap();
+    let sysctls = vec![SysctlSetting { key: "net.ipv4.no_such_key".to_owned(), value: "1".to_owned() }];
+    let fork =
+        ForkMonitor { pod: "p".to_owned(), connection_fd: 1, private_net: true, sysctls, ..ForkMonitor::default() };
+    say(&agent, 2, Call::ForkMonitor(fork), vec![listener, theirs]);
+    assert!(matches!(hear(&agent, 2), Body::Forked(_)));
+    std::thread::sleep(Duration::from_millis(100));
+    say(&connection, 1, Call::Hello(Hello { version: VERSION, cgroup_procs_fds: Vec::new() }), Vec::new());
+    let Body::Failure(failure) = hear(&connection, 1) else { panic!() };
+    assert_eq!((failure.step.as_str(), failure.path.as_str()), ("sysctl", "net.ipv4.no_such_key"));
     drop(agent);
     spawner.wait().unwrap();
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fstatfs, openat};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 use rustix::process::{
@@ -24,6 +25,9 @@ const POD_INIT_ID: u32 = 65535;
 /// The netlink protocol 0.
 const NETLINK_ROUTE: Option<Protocol> = None;
 const CGROUP_V1_MAGIC: i64 = 0x0027_e0eb;
+
+/// How long a monitor that cannot be waits to say so.
+const HELLO_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// What the spawner hands on.
 pub(super) struct Start {
@@ -141,8 +145,10 @@ fn start_pod_init(threads: SingleThreaded) -> Result<Child, InitFailure> {
     }
 }
 
-/// The agent's hello waits already; it gets the failure for an answer.
+/// The agent's hello gets the failure for an answer. It may be still to come, when the agent is kept from the processor
+/// between its two messages; one that dies hangs up, and one that hangs is not waited for.
 fn refuse(connection: &OwnedFd, failure: &InitFailure) {
+    let _ = poll(&mut [PollFd::new(connection, PollFlags::IN)], Some(&HELLO_PATIENCE));
     let mut buffer = vec![0; PACKET_LIMIT];
     if let Ok((Request { id, .. }, _)) = frame::receive::<Request>(connection, &mut buffer) {
         let body = Body::Failure(spawner::internal(failure.clone()));
