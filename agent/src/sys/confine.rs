@@ -56,14 +56,12 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io:
 /// # Errors
 /// prctl(2)'s.
 pub fn limit_bounding_set(keep: u64) -> io::Result<()> {
-    for capability in 0..64u32 {
-        // PR_CAPBSET_READ fails for a number that this kernel does not know: all following are unknown, too.
-        match prctl(libc::PR_CAPBSET_READ, c_ulong::from(capability), 0) {
-            Err(_) => break,
-            Ok(1) if keep >> capability & 1 == 0 => {
-                prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0)?;
-            }
+    for capability in (0..64u32).filter(|capability| keep >> capability & 1 == 0) {
+        match prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0) {
             Ok(_) => {}
+            // A number that this kernel does not know: all following are unknown, too.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(())

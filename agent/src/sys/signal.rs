@@ -3,14 +3,22 @@
 
 use std::io;
 
-/// Every signal to its default action and none blocked: what a new program expects (execve(2) resets handlers only).
+/// Every signal to its default action, whatever was inherited (execve(2) resets handlers only), but for SIGPIPE, which stays
+/// ignored: a peer that is gone is an error of the write. Once at a program's start, so that `reset` in each child is short.
+pub fn default_but_pipe() {
+    for signal in (1..=64).filter(|signal| *signal != libc::SIGPIPE) {
+        set_disposition(signal, libc::SIG_DFL);
+    }
+    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
+}
+
+/// Every signal to its default action and none blocked, as a new program expects. The parent has called `default_but_pipe`,
+/// and since then ignored no other signal.
 ///
 /// # Errors
 /// sigprocmask(2)'s.
 pub fn reset() -> io::Result<()> {
-    for signal in 1..=64 {
-        set_disposition(signal, libc::SIG_DFL);
-    }
+    set_disposition(libc::SIGPIPE, libc::SIG_DFL);
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())
 }

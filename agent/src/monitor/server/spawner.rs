@@ -49,6 +49,7 @@ impl Spawner {
         let threads = SingleThreaded::verify().step("count threads", "")?;
         // Nobody may look into a monitor: its memory and fds are the way to every container (CVE-2016-9962).
         set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become not dumpable", "")?;
+        signal::default_but_pipe();
         // Otherwise it is named after the fd that it was executed from.
         let _ = rustix::thread::set_name(c"berth-monitor");
         let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).step("take the agent's socket", "")?;
