@@ -110,7 +110,7 @@ pub(super) fn container_status(container: &Container) -> v1::ContainerStatus {
         message: exit.map_or_else(String::new, |exit| exit.message.clone()),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: config.mounts.clone(),
+        mounts: container.spec.mounts(),
         log_path: container.spec.log_path.clone(),
         resources: resources(container),
         image_id,

@@ -127,8 +127,8 @@ impl ImageStore {
     }
 
     /// The folders of an image's layers, the top one first, as overlayfs wants them; never empty.
-    pub fn layer_dirs(&self, image: &Image) -> Vec<PathBuf> {
-        self.layout.layer_dirs(&image.layers)
+    pub fn layer_dirs(&self, layers: &[Digest]) -> Vec<PathBuf> {
+        self.layout.layer_dirs(layers)
     }
 
     /// What the store takes, from memory.

@@ -7,7 +7,7 @@
 //!      └──────────────────────────────────────────┘
 //! ```
 
-use cri_api::v1::{ContainerConfig, ContainerMetadata};
+use cri_api::v1::{ContainerConfig, ContainerMetadata, Mount};
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerId, Digest, PodId};
@@ -35,6 +35,9 @@ pub struct ContainerSpec {
     /// Diff ids of the image's layers, the bottom one first: they stay on disk as long as the container does, even when
     /// the image is removed.
     pub layers: Vec<Digest>,
+    /// The images of the request's mounts that name one, in their order. Records of agents that had none lack it.
+    #[serde(default)]
+    pub image_volumes: Vec<ImageVolume>,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Absolute path of the log; empty when the pod or the container has none.
@@ -43,6 +46,33 @@ pub struct ContainerSpec {
     pub cgroup: String,
     /// The soft stop signal: CRI `stop_signal`, else the image's, else SIGTERM.
     pub stop_signal: i32,
+}
+
+/// What an image volume is made of; like the container's own image it stays on disk as long as the container does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// The image's config digest.
+    pub image_id: Digest,
+    /// Diff ids of its layers, the bottom one first.
+    pub layers: Vec<Digest>,
+}
+
+impl ContainerSpec {
+    /// The layers that the container stands on: its root's and its image volumes'.
+    pub fn all_layers(&self) -> Vec<Digest> {
+        let volumes = self.image_volumes.iter().flat_map(|volume| &volume.layers);
+        self.layers.iter().chain(volumes).cloned().collect()
+    }
+
+    /// The request's mounts, and of image volumes what their reference meant (CRI `ImageSpec.image_ref`).
+    pub fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = self.config.mounts.clone();
+        let images = mounts.iter_mut().filter_map(|mount| mount.image.as_mut());
+        for (image, volume) in images.zip(&self.image_volumes) {
+            image.image_ref = volume.image_id.to_string();
+        }
+        mounts
+    }
 }
 
 /// The exit code of a container whose program could not be executed (kubelet and docker show it so).
@@ -284,6 +314,27 @@ mod tests {
 
     fn created() -> ContainerState {
         ContainerState::Created { pid: 7, user: ProcessUser::default() }
+    }
+
+    #[test]
+    fn a_record_from_before_image_volumes_is_read() {
+        let id = Digest::from_sha256(&[7; 32]);
+        let spec = ContainerSpec {
+            pod: "p".to_owned(),
+            config: ContainerConfig::default(),
+            image_id: id.clone(),
+            layers: vec![id.clone()],
+            image_volumes: vec![ImageVolume { image_id: id.clone(), layers: vec![id.clone()] }],
+            created_at: 1,
+            log_path: String::new(),
+            cgroup: "/c".to_owned(),
+            stop_signal: 15,
+        };
+        let mut record = serde_json::to_value(&spec).unwrap();
+        assert_eq!(serde_json::from_value::<ContainerSpec>(record.clone()).unwrap().image_volumes, spec.image_volumes);
+        record.as_object_mut().unwrap().remove("image_volumes");
+        let old: ContainerSpec = serde_json::from_value(record).unwrap();
+        assert_eq!((old.image_volumes.len(), old.all_layers().len(), spec.all_layers().len()), (0, 1, 2));
     }
 
     fn exit_of(state: ContainerState) -> Exit {

@@ -16,7 +16,8 @@ pub mod recovery;
 pub mod signal;
 
 pub use container::{
-    Container, ContainerEvent, ContainerKey, ContainerSpec, ContainerState, Exit, ExitReason, IllegalStep, ProcessUser,
+    Container, ContainerEvent, ContainerKey, ContainerSpec, ContainerState, Exit, ExitReason, IllegalStep, ImageVolume,
+    ProcessUser,
 };
 pub use digest::{Digest, InvalidDigest};
 pub use error_kind::ErrorKind;

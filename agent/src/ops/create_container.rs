@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cri_api::v1::ContainerConfig;
+use cri_api::v1::{ContainerConfig, ImageSpec, Mount};
 
 use super::monitors::gone;
 use super::prepare_container::{Prepared, Work};
@@ -12,7 +12,8 @@ use super::{Engine, Error, now, of_pod};
 use crate::fault;
 use crate::image::Image;
 use crate::model::{
-    Container, ContainerId, ContainerKey, ContainerSpec, ContainerState, Pod, PodPhase, ProcessUser, signal,
+    Container, ContainerId, ContainerKey, ContainerSpec, ContainerState, ImageVolume, Pod, PodPhase, ProcessUser,
+    signal,
 };
 use crate::monitor::client::CreateContainer;
 use crate::telemetry::phases::Phases;
@@ -56,9 +57,10 @@ impl Engine {
         self.require_ready(pod)?;
         self.refuse_used_container_name(pod, &config)?;
         let image = self.image_of(&config)?;
+        let image_volumes = self.image_volumes(&config)?;
         let id = ContainerId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
 
-        let spec = self.container_spec(pod, &id, config, &image)?;
+        let spec = self.container_spec(pod, &id, config, &image, image_volumes)?;
         let engine = self.clone();
         let of_undo = (id.clone(), spec.cgroup.clone());
         undo.push_record("remove the container's records", {
@@ -68,7 +70,8 @@ impl Engine {
         undo.push("discard the container's cgroup, layer and image hold", move || async move {
             engine.discard_container(of_undo.0, of_undo.1).await
         });
-        if !self.images.hold(&image.layers, &id) {
+        if !self.images.hold(&spec.all_layers(), &id) {
+            // One of them was removed since it was looked up.
             return Err(Error::NoSuchImage(image.id.to_string()));
         }
         let dir = self.state.records().begin_container(&id, &spec)?;
@@ -141,12 +144,26 @@ impl Engine {
         self.images.resolve(name).ok_or_else(|| Error::NoSuchImage(name.to_owned()))
     }
 
+    /// What the mounts that name an image mean, in their order.
+    fn image_volumes(&self, config: &ContainerConfig) -> Result<Vec<ImageVolume>, Error> {
+        let named = config.mounts.iter().filter_map(|mount| Some((mount, mount.image.as_ref()?)));
+        let resolve = |(mount, image): (&Mount, &ImageSpec)| match self.images.resolve(&image.image) {
+            Some(image) => Ok(ImageVolume { image_id: image.id.clone(), layers: image.layers.clone() }),
+            None => Err(Error::ImageVolume {
+                container_path: mount.container_path.clone(),
+                source: Box::new(Error::NoSuchImage(image.image.clone())),
+            }),
+        };
+        named.map(resolve).collect()
+    }
+
     fn container_spec(
         &self,
         pod: &Pod,
         id: &ContainerId,
         config: ContainerConfig,
         image: &Image,
+        image_volumes: Vec<ImageVolume>,
     ) -> Result<ContainerSpec, Error> {
         let log_path = log_path(&pod.spec.config.log_directory, &config.log_path)?;
         let stop_signal = stop_signal(&config, image)?;
@@ -155,6 +172,7 @@ impl Engine {
             pod: pod.id.to_string(),
             image_id: image.id.clone(),
             layers: image.layers.clone(),
+            image_volumes,
             created_at: now(),
             log_path,
             cgroup,

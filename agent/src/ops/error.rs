@@ -144,6 +144,15 @@ pub enum Error {
     /// The OCI spec cannot become a plan.
     #[error("container config")]
     Plan(#[from] PlanError),
+    /// An image volume. kubelet knows the prefix (rules.md, 5).
+    #[error("ImageVolumeMountFailed: mount {container_path:?}")]
+    ImageVolume {
+        /// Which one.
+        container_path: String,
+        /// Why not.
+        #[source]
+        source: Box<Error>,
+    },
     /// A mount could not be opened.
     #[error("container mounts")]
     Open(#[from] OpenError),
@@ -198,6 +207,7 @@ impl Error {
             Self::Spec(_) | Self::User(_) | Self::Plan(_) | Self::Seccomp(_) | Self::Dns(_) => {
                 ErrorKind::InvalidArgument
             }
+            Self::ImageVolume { source, .. } => source.kind(),
             Self::Host(source) => asked_for(&source.source),
             Self::Open(source) => asked_for(&source.source),
             Self::Cgroup(source) => cgroup_kind(source),

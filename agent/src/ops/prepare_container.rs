@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cri_api::v1::LinuxContainerSecurityContext;
+use cri_api::v1::{LinuxContainerSecurityContext, Mount};
 use oci_spec::runtime::LinuxResources;
 use prost::Message;
 
@@ -15,11 +15,13 @@ use super::{Engine, Error, accounts};
 use crate::image::Image;
 use crate::libcontainer::cgroup::{Cgroup, CgroupFds};
 use crate::libcontainer::host;
-use crate::libcontainer::plan::{FdSource, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan};
-use crate::libcontainer::run;
+use crate::libcontainer::plan::{
+    Attributes, FdSource, ImageTree, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan,
+};
+use crate::libcontainer::run::{self, OpenError};
 use crate::libcontainer::spec::security::{self, SeccompChoice};
 use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput};
-use crate::model::{ContainerId, ContainerSpec, Pod, ProcessUser};
+use crate::model::{ContainerId, ContainerSpec, ImageVolume, Pod, ProcessUser};
 use crate::monitor::client::{self, LogTarget, Placeholder};
 
 /// The record of what an exec inherits: an encoded `ProcessPlan`.
@@ -73,7 +75,7 @@ impl Engine {
     fn plan(&self, work: &Work) -> Result<Planned, Error> {
         let Work { pod, id, spec, image, .. } = work;
         let layer = self.paths.container_layer(id);
-        let (layers, upper) = (self.images.layer_dirs(image), make_layer(&layer)?);
+        let (layers, upper) = (self.images.layer_dirs(&image.layers), make_layer(&layer)?);
         let root = FdSource::Overlay(Overlay {
             lower: layers.clone(),
             upper: Some(upper.clone()),
@@ -107,6 +109,7 @@ impl Engine {
             &PlanInput {
                 layers,
                 upper: Some(upper),
+                image_volumes: &self.image_trees(spec, linux.and_then(|linux| linux.mount_label().clone())),
                 filter: filter.as_deref(),
                 stdin: spec.config.stdin,
                 stdin_once: spec.config.stdin_once,
@@ -118,13 +121,32 @@ impl Engine {
         Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, user })
     }
 
+    /// What the request's image volumes are made of, in their order.
+    fn image_trees(&self, spec: &ContainerSpec, label: Option<String>) -> Vec<ImageTree> {
+        let mounts = spec.config.mounts.iter().filter(|mount| mount.image.is_some());
+        let tree = |(mount, volume): (&Mount, &ImageVolume)| ImageTree {
+            volume: mount.container_path.clone(),
+            overlay: Overlay {
+                lower: self.images.layer_dirs(&volume.layers),
+                upper: None,
+                readonly: true,
+                selinux_context: label.clone(),
+            },
+            sub_path: mount.image_sub_path.clone(),
+            attributes: Attributes::default(),
+        };
+        mounts.zip(&spec.image_volumes).map(tree).collect()
+    }
+
     /// From the plan to what the monitor needs for it.
     fn open(&self, work: &Work, planned: Planned) -> Result<Prepared, Error> {
         let (spec, dir) = (&work.spec, &work.dir);
         let Planned { init, sources, root: mut fds, limits, user } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
         write_process(dir, &init.process)?;
-        fds.extend(run::open(&sources[1..])?);
+        for source in &sources[1..] {
+            fds.extend(run::open(std::slice::from_ref(source)).map_err(of_source(source))?);
+        }
         let CgroupFds { unified, v1_procs, memory } = cgroup.join_fds()?;
         Ok(Prepared {
             plan: init,
@@ -163,6 +185,18 @@ impl Engine {
         let failed = |source| Error::Io { op: "read the record", path: path.clone(), source };
         let bytes = std::fs::read(&path).map_err(failed)?;
         ProcessPlan::decode(bytes.as_slice()).map_err(|error| failed(std::io::Error::other(error)))
+    }
+}
+
+/// Says of an image volume's failure what it is.
+fn of_source(source: &FdSource) -> impl FnOnce(OpenError) -> Error + use<> {
+    let volume = match source {
+        FdSource::Image(image) => Some(image.volume.clone()),
+        FdSource::Overlay(_) | FdSource::Bind(_) => None,
+    };
+    |error| match volume {
+        Some(container_path) => Error::ImageVolume { container_path, source: Box::new(error.into()) },
+        None => error.into(),
     }
 }
 

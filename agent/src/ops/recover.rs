@@ -160,7 +160,7 @@ impl Engine {
             (None, None)
         });
         if let Some(spec) = spec.as_ref().filter(|spec| untouched.contains(spec.pod.as_str())) {
-            self.images.hold(&spec.layers, id);
+            self.images.hold(&spec.all_layers(), id);
             return Ok(Outcome::Untouched);
         }
         let pod = spec.as_ref().and_then(|spec| pods.iter().find(|(pod, _)| pod.as_str() == spec.pod));
@@ -187,7 +187,7 @@ impl Engine {
     }
 
     fn keep_container(&self, id: &ContainerId, spec: ContainerSpec, state: ContainerState) -> Result<(), Error> {
-        if !self.images.hold(&spec.layers, id) {
+        if !self.images.hold(&spec.all_layers(), id) {
             tracing::error!(container = %id, image = %spec.image_id, "layers of the container are not in the store any more");
         }
         Ok(self.state.put_container(Container { id: id.clone(), spec, state })?)

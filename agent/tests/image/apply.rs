@@ -18,7 +18,7 @@ async fn unpacked(fixture: &Fixture, layers: Vec<Layer>) -> Vec<PathBuf> {
     let image = Image::gzip(&layers.into_iter().map(Layer::tar).collect::<Vec<_>>());
     let reference = server.push("app", "1", &image);
     fixture.pull(&reference).await.unwrap();
-    let mut dirs = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap());
+    let mut dirs = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap().layers);
     dirs.reverse();
     dirs
 }
@@ -172,7 +172,7 @@ async fn sparse_files_of_gnu_tar_keep_their_holes() {
         assert!(tar.stdout.len() < 1 << 20, "tar made it sparse");
         let reference = server.push("sparse", &n.to_string(), &Image::gzip(&[tar.stdout]));
         fixture.pull(&reference).await.unwrap();
-        let dir = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap()).remove(0);
+        let dir = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap().layers).remove(0);
         assert!(std::fs::read(dir.join("sparse")).unwrap() == whole, "{format:?}");
         assert!(meta(dir.join("sparse")).blocks() * 512 < 1 << 20, "{format:?} has holes on disk");
     }
@@ -262,7 +262,7 @@ fn whiteouts_and_opaque_folders_stack_as_umoci_unpacks_them() {
         let image = Image::gzip(&stacked().into_iter().map(Layer::tar).collect::<Vec<_>>());
         let reference = server.push("app", "1", &image);
         crate::block_on(fixture.pull(&reference)).unwrap();
-        let dirs = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap());
+        let dirs = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap().layers);
         let lower: Vec<_> = dirs.iter().map(|dir| dir.to_str().unwrap()).collect();
         let merged = fixture.dir.path().join("merged");
         std::fs::create_dir(&merged).unwrap();
@@ -304,7 +304,7 @@ async fn an_image_without_layers_has_an_empty_folder() {
     let image = Image::new(&[]);
     let reference = server.push("scratch", "1", &image);
     fixture.pull(&reference).await.unwrap();
-    let dirs = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap());
+    let dirs = fixture.store.layer_dirs(&fixture.store.resolve(&reference).unwrap().layers);
     assert_eq!(dirs.len(), 1);
     assert!(crate::names(&dirs[0]).is_empty());
 }
@@ -318,6 +318,6 @@ async fn a_layer_that_comes_twice_is_one_folder() {
     let reference = server.push("twice", "1", &image);
     fixture.pull(&reference).await.unwrap();
     let known = fixture.store.resolve(&reference).unwrap();
-    assert_eq!((known.layers.len(), fixture.store.layer_dirs(&known).len()), (3, 2));
+    assert_eq!((known.layers.len(), fixture.store.layer_dirs(&known.layers).len()), (3, 2));
     assert_eq!(server.count(&image.layers[0]), 1);
 }

@@ -54,7 +54,7 @@ impl Fixture {
     /// The file of an image, from its topmost layer that has it.
     pub(crate) fn read(&self, name: &str, path: &str) -> Option<Vec<u8>> {
         let image = self.store.resolve(name)?;
-        self.store.layer_dirs(&image).iter().find_map(|dir| std::fs::read(dir.join(path)).ok())
+        self.store.layer_dirs(&image.layers).iter().find_map(|dir| std::fs::read(dir.join(path)).ok())
     }
 
     /// A pull that has to fail, and to leave nothing behind.

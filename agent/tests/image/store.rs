@@ -90,7 +90,7 @@ async fn layers_in_use_stay_until_they_are_released() {
     assert!(fixture.store.hold(&known.layers, &first) && fixture.store.hold(&known.layers, &second));
     fixture.store.remove(&reference).await.unwrap();
     assert!(fixture.store.list().is_empty());
-    let dirs = fixture.store.layer_dirs(&known);
+    let dirs = fixture.store.layer_dirs(&known.layers);
     fixture.store.release(&first);
     assert!(dirs.iter().all(|dir| dir.is_dir()));
 
@@ -172,7 +172,7 @@ async fn an_image_with_a_missing_layer_is_dropped_and_pulled_anew() {
     let reference = server.push("app", "1", &image("a"));
     let id = fixture.pull(&reference).await.unwrap();
     let known = fixture.store.resolve(&id).unwrap();
-    std::fs::remove_dir_all(&fixture.store.layer_dirs(&known)[0]).unwrap();
+    std::fs::remove_dir_all(&fixture.store.layer_dirs(&known.layers)[0]).unwrap();
     let store = reopen(&fixture);
     assert!(store.list().is_empty());
     let request = berth::image::PullRequest { reference, ..Default::default() };

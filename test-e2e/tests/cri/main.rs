@@ -4,6 +4,7 @@
 mod bad_input;
 mod exec;
 mod idempotency;
+mod image_volumes;
 mod images;
 mod lifecycle;
 mod logs;

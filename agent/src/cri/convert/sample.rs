@@ -47,6 +47,7 @@ pub(in crate::cri) fn container(start: &str, pod: &str, app: &str) -> Container 
             config,
             image_id: Digest::from_sha256(&[7; 32]),
             layers: Vec::new(),
+            image_volumes: Vec::new(),
             created_at: 6,
             log_path: "/var/log/pods/x/0.log".into(),
             cgroup: "/kubepods/x".into(),

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 /// One detached mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FdSource {
-    /// An overlay file system: a container's root, or an image volume.
+    /// An overlay file system: a container's root.
     Overlay(Overlay),
+    /// An image, or a part of one: an image volume.
+    Image(ImageTree),
     /// A clone of what is at a host path (open_tree(2)): volumes, devices, the pod's /etc files.
     Bind(Bind),
 }
@@ -37,6 +39,19 @@ pub struct Upper {
     pub work: PathBuf,
     /// No sync at umount: the content dies with the container (floors.md: 25 ms otherwise).
     pub volatile: bool,
+}
+
+/// See `FdSource::Image`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageTree {
+    /// The CRI mount's container_path, for errors.
+    pub volume: String,
+    /// The image's layers, without an upper one.
+    pub overlay: Overlay,
+    /// What of it is mounted: a folder or a file, symbolic links followed inside the image's root. Empty: all.
+    pub sub_path: String,
+    /// Which MOUNT_ATTR_* bits the mount has.
+    pub attributes: Attributes,
 }
 
 /// See `FdSource::Bind`.

@@ -34,6 +34,8 @@ pub struct PlanInput<'a> {
     pub layers: Vec<PathBuf>,
     /// The container's writable layer.
     pub upper: Option<Upper>,
+    /// The image volumes that the `Spec` names by number.
+    pub image_volumes: &'a [ImageTree],
     /// The compiled `linux.seccomp`; it has to be there when the `Spec` has a profile.
     pub filter: Option<&'a Filter>,
     /// CRI `stdin`.
@@ -120,7 +122,7 @@ pub fn plan(spec: &Spec, input: &PlanInput<'_>) -> Result<ContainerPlan, PlanErr
     steps.push(Action::EnterRoot(EnterRoot { fd: root, propagation: 0 }));
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     for mount in mounts {
-        mounts::add(&mut steps, mount, input.host)?;
+        mounts::add(&mut steps, mount, input)?;
         if dev::is_own_dev(mount) {
             dev::add_defaults(&mut steps);
             dev::add_requested(&mut steps, linux.devices().as_deref().unwrap_or_default())?;

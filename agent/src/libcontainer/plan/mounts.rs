@@ -4,21 +4,22 @@ use oci_spec::runtime::Mount;
 
 use super::options::{Options, RDONLY};
 use super::{
-    Action, Bind, FdSource, Missing, MountFs, MountSource, MoveMount, PlanError, SetMountAttr, Steps, Symlink, text,
+    Action, Bind, FdSource, ImageTree, Missing, MountFs, MountSource, MoveMount, PlanError, PlanInput, SetMountAttr,
+    Steps, Symlink, text,
 };
-use crate::libcontainer::spec::{CREATE_SOURCE, CgroupMounts, HostFacts, POD_SHM};
+use crate::libcontainer::spec::{CREATE_SOURCE, CgroupMounts, HostFacts, IMAGE_VOLUME, POD_SHM};
 
 /// Adds the step or steps of one mount.
-pub(super) fn add(steps: &mut Steps, mount: &Mount, host: &HostFacts) -> Result<(), PlanError> {
+pub(super) fn add(steps: &mut Steps, mount: &Mount, input: &PlanInput<'_>) -> Result<(), PlanError> {
     let target = text(mount.destination())?;
     let list = mount.options().as_deref().unwrap_or_default();
     let options = Options::parse(list);
     let is_bind = list.iter().any(|option| option == "bind" || option == "rbind");
     match mount.typ().as_deref().unwrap_or("") {
-        "bind" => bind(steps, mount, target, options),
-        _ if is_bind => bind(steps, mount, target, options),
+        "bind" => bind(steps, mount, target, options, input.image_volumes),
+        _ if is_bind => bind(steps, mount, target, options, input.image_volumes),
         "cgroup" | "cgroup2" => {
-            cgroup(steps, &target, &options, host);
+            cgroup(steps, &target, &options, input.host);
             Ok(())
         }
         fstype @ ("proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue") => {
@@ -35,10 +36,23 @@ pub(super) fn add(steps: &mut Steps, mount: &Mount, host: &HostFacts) -> Result<
     }
 }
 
-fn bind(steps: &mut Steps, mount: &Mount, target: String, options: Options) -> Result<(), PlanError> {
+fn bind(
+    steps: &mut Steps,
+    mount: &Mount,
+    target: String,
+    options: Options,
+    images: &[ImageTree],
+) -> Result<(), PlanError> {
     let source = mount.source().clone().ok_or(PlanError::Missing("source of a bind mount"))?;
     if source.as_os_str() == POD_SHM {
         steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Pod("shm".to_owned())), target }));
+        return Ok(());
+    }
+    if let Some(number) = source.to_str().and_then(|source| source.strip_prefix(IMAGE_VOLUME)) {
+        let image = number.parse().ok().and_then(|number: usize| images.get(number));
+        let image = image.ok_or(PlanError::Missing("image of an image volume"))?.clone();
+        let fd = steps.open(FdSource::Image(ImageTree { attributes: options.attributes, ..image }));
+        steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target }));
         return Ok(());
     }
     let mut missing = Missing::Fail;

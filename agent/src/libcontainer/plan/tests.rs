@@ -13,6 +13,7 @@ fn planned(spec: &Spec, host: &HostFacts) -> ContainerPlan {
     let input = PlanInput {
         layers: vec!["/layers/top".into(), "/layers/base".into()],
         upper: Some(Upper { upper: "/c/upper".into(), work: "/c/work".into(), volatile: true }),
+        image_volumes: &[],
         filter: None,
         stdin: false,
         stdin_once: false,
@@ -125,6 +126,42 @@ fn the_hosts_v1_hierarchies_are_shown() {
 }
 
 #[test]
+fn image_volumes_are_taken_by_their_order() {
+    let mut fixture = fixture();
+    let volume = |target: &str| cri_api::v1::Mount {
+        container_path: target.to_owned(),
+        readonly: true,
+        image: Some(cri_api::v1::ImageSpec { image: "an/image".to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    // Mounts are made from the outside in; the numbers are the request's.
+    fixture.container.mounts = vec![volume("/a/b"), volume("/a")];
+    let tree = |name: &str| ImageTree {
+        volume: name.to_owned(),
+        overlay: Overlay { lower: vec![name.into()], upper: None, readonly: true, selinux_context: None },
+        sub_path: String::new(),
+        attributes: Attributes::default(),
+    };
+    let images = [tree("first"), tree("second")];
+    let spec = fixture.build().unwrap();
+    let input = PlanInput {
+        layers: vec![],
+        upper: None,
+        image_volumes: &images,
+        filter: None,
+        stdin: false,
+        stdin_once: false,
+        host: &fixture.host,
+    };
+    let plan = super::plan(&spec, &input).unwrap();
+    assert!(told(&plan).contains(&"move fd1 /a".to_owned()) && told(&plan).contains(&"move fd2 /a/b".to_owned()));
+    let expected = |name| FdSource::Image(ImageTree { attributes: Attributes { set: 0xf, clear: 0 }, ..tree(name) });
+    assert_eq!(plan.fds[1..3], [expected("second"), expected("first")]);
+    let short = PlanInput { image_volumes: &images[..1], ..input };
+    assert!(super::plan(&spec, &short).is_err(), "a volume without its image");
+}
+
+#[test]
 fn requested_mounts_become_fds() {
     let mut fixture = fixture();
     fixture.container.mounts = vec![cri_api::v1::Mount {
@@ -172,6 +209,7 @@ fn a_filter_is_never_forgotten() {
     let mut input = PlanInput {
         layers: vec!["/l".into()],
         upper: None,
+        image_volumes: &[],
         filter: None,
         stdin: true,
         stdin_once: false,
@@ -193,8 +231,15 @@ fn a_filter_is_never_forgotten() {
 #[test]
 fn mounts_that_no_step_makes_are_refused() {
     let fixture = fixture();
-    let input =
-        PlanInput { layers: vec![], upper: None, filter: None, stdin: false, stdin_once: false, host: &fixture.host };
+    let input = PlanInput {
+        layers: vec![],
+        upper: None,
+        image_volumes: &[],
+        filter: None,
+        stdin: false,
+        stdin_once: false,
+        host: &fixture.host,
+    };
     let mut spec = fixture.build().unwrap();
     spec.mounts_mut().as_mut().unwrap()[0].set_typ(Some("nfs".to_owned()));
     assert!(matches!(plan(&spec, &input), Err(PlanError::MountType { .. })));

@@ -6,6 +6,8 @@
 mod cover;
 /// Steps that failed, as data.
 pub(crate) mod failure;
+/// Image volumes.
+mod image_tree;
 /// A container's first process until it is released.
 mod init;
 /// One more process in a running container.

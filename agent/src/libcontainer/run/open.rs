@@ -13,6 +13,7 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 
+use super::image_tree;
 use crate::libcontainer::plan::{Attributes, Bind, FdSource, Missing, Overlay, Propagation};
 use crate::sys::mount::{self, SetAttr};
 
@@ -32,7 +33,7 @@ pub struct OpenError {
 }
 
 impl OpenError {
-    fn new(step: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(super) fn new(step: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self { step, path: path.to_owned(), detail: String::new(), source: source.into() }
     }
 }
@@ -46,12 +47,13 @@ pub fn open(sources: &[FdSource]) -> Result<Vec<OwnedFd>, OpenError> {
         .iter()
         .map(|source| match source {
             FdSource::Overlay(overlay) => open_overlay(overlay),
+            FdSource::Image(image) => image_tree::open(image),
             FdSource::Bind(bind) => open_bind(bind),
         })
         .collect()
 }
 
-fn open_overlay(overlay: &Overlay) -> Result<OwnedFd, OpenError> {
+pub(super) fn open_overlay(overlay: &Overlay) -> Result<OwnedFd, OpenError> {
     if let (None, [only]) = (&overlay.upper, overlay.lower.as_slice()) {
         return open_single_layer(only);
     }
@@ -124,7 +126,7 @@ fn open_single_layer(layer: &Path) -> Result<OwnedFd, OpenError> {
     })
 }
 
-fn open_bind(bind: &Bind) -> Result<OwnedFd, OpenError> {
+pub(super) fn open_bind(bind: &Bind) -> Result<OwnedFd, OpenError> {
     let path = bind.source.as_path();
     let failed = |step| move |error: io::Error| OpenError::new(step, path, error);
     let tree = match clone_tree(path, bind.recursive) {

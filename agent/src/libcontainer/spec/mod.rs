@@ -36,7 +36,7 @@ use oci_spec::runtime::{Linux, Mount, Process, Root, Spec, User};
 
 pub use error::SpecError;
 pub use host::{CgroupMounts, Hierarchy, HostDevice, HostDevices, HostFacts};
-pub use mount::{CREATE_SOURCE, POD_SHM};
+pub use mount::{CREATE_SOURCE, IMAGE_VOLUME, POD_SHM};
 pub use namespace::{PidMode, network_is_host, pid_mode, user_namespace};
 pub use process::{RAW_ENV_ANNOTATION, raw_environment};
 pub use user::{ResolvedUser, UserError};

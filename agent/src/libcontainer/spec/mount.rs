@@ -7,6 +7,8 @@ use super::{SpecError, SpecInput, entry, namespace};
 
 /// A bind source in the `Spec` that means the pod's own /dev/shm, which lives in the monitor.
 pub const POD_SHM: &str = "pod:shm";
+/// Prefix of a bind source in the `Spec` that means an image volume: `image:<n>`, the n-th of the request, from 0.
+pub const IMAGE_VOLUME: &str = "image:";
 /// A mount option that is ours: a source that is not there is made as a folder. (mount(8) leaves `x-` to user space.)
 pub const CREATE_SOURCE: &str = "x-berth.create-source";
 
@@ -43,9 +45,17 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 /// Defaults first, then the pod's files and the request's mounts, parents before children.
 pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
     let mut wanted = Vec::new();
+    let mut image_volumes = 0;
     for mount in &input.container.mounts {
         let target = clean(&mount.container_path).ok_or_else(|| refuse(mount, "container_path is not absolute"))?;
-        wanted.push((target.clone(), requested(mount, &target, input)?));
+        check(mount, &target, input)?;
+        let entry = if mount.image.is_some() {
+            image_volumes += 1;
+            image_volume(mount, &target, image_volumes - 1)?
+        } else {
+            requested(mount, &target)?
+        };
+        wanted.push((target, entry));
     }
     for (target, source) in pod_files(input) {
         if !wanted.iter().any(|(path, _)| path == target) {
@@ -115,8 +125,28 @@ fn clean(path: &str) -> Option<String> {
     Some(format!("/{}", parts.join("/")))
 }
 
-fn requested(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<Mount, SpecError> {
-    check(mount, target, input)?;
+/// Kubernetes' API promises that an image volume is read-only and not executable; devices and set-user-id files of an
+/// image have no business in another container either.
+fn image_volume(mount: &Requested, target: &str, number: usize) -> Result<Mount, SpecError> {
+    if !mount.readonly {
+        return Err(refuse(mount, "an image volume has to be readonly"));
+    }
+    if !mount.host_path.is_empty() {
+        return Err(refuse(mount, "it has a host_path and an image"));
+    }
+    if propagation(mount)? != MountPropagation::PropagationPrivate {
+        return Err(refuse(mount, "an image volume has private propagation"));
+    }
+    let path = &mount.image_sub_path;
+    if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
+        return Err(refuse(mount, "image_sub_path is not a path below the image's root"));
+    }
+    let mut options = vec!["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"];
+    options.extend(own_options(mount)?);
+    Ok(entry(target, "bind", format!("{IMAGE_VOLUME}{number}"), &options))
+}
+
+fn requested(mount: &Requested, target: &str) -> Result<Mount, SpecError> {
     let mut options = vec!["rbind", CREATE_SOURCE];
     options.push(match propagation(mount)? {
         MountPropagation::PropagationPrivate => "rprivate",
@@ -128,23 +158,24 @@ fn requested(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<M
         (true, false) => "ro",
         (false, _) => "rw",
     });
-    for option in &mount.mount_options {
-        if !matches!(option.as_str(), "nosuid" | "nodev" | "noexec" | "noatime" | "nodiratime" | "nosymfollow") {
-            return Err(refuse(mount, "mount_options has one that is not supported for a bind mount"));
-        }
-        options.push(option);
-    }
+    options.extend(own_options(mount)?);
     Ok(entry(target, "bind", &mount.host_path, &options))
 }
 
-fn check(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<(), SpecError> {
-    if mount.image.is_some() {
-        return Err(refuse(mount, "image volumes are not supported"));
+fn own_options(mount: &Requested) -> Result<impl Iterator<Item = &str>, SpecError> {
+    let known =
+        |option: &str| matches!(option, "nosuid" | "nodev" | "noexec" | "noatime" | "nodiratime" | "nosymfollow");
+    if !mount.mount_options.iter().all(|option| known(option)) {
+        return Err(refuse(mount, "mount_options has one that is not supported for a bind mount"));
     }
+    Ok(mount.mount_options.iter().map(String::as_str))
+}
+
+fn check(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<(), SpecError> {
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(refuse(mount, "id mappings need a pod in a user namespace"));
     }
-    if !mount.host_path.starts_with('/') || mount.host_path.contains('\0') {
+    if mount.image.is_none() && (!mount.host_path.starts_with('/') || mount.host_path.contains('\0')) {
         return Err(refuse(mount, "host_path is not absolute"));
     }
     if target == "/" {
