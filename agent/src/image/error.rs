@@ -211,7 +211,7 @@ pub enum ImageError {
         reason: String,
     },
     /// A pinned image is never removed.
-    #[error("image {0} is pinned")]
+    #[error("image {0} is pinned by `image.pinned` of the agent's configuration, so it is never removed")]
     Pinned(String),
     /// Every caller that waited for the pull went away.
     #[error("pull cancelled: nobody waits for it any more")]

@@ -183,7 +183,7 @@ mod tests {
         let fail = |_| async { Err(ImageError::Pinned("x".to_owned())) };
         let (a, b) = tokio::join!(joins.join("k", None, fail), joins.join("k", None, fail));
         for error in [a.unwrap_err(), b.unwrap_err()] {
-            assert_eq!(error.to_string(), "image x is pinned");
+            assert!(error.to_string().starts_with("image x is pinned"));
         }
     }
 }

@@ -187,7 +187,11 @@ async fn a_pinned_image_is_marked_and_stays() {
     let reference = server.push("pause", "3", &image("pause"));
     let id = fixture.pull(&reference).await.unwrap();
     assert!(fixture.store.resolve(&id).unwrap().pinned);
-    assert_eq!(fixture.store.remove(&id).await.unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    for name in [&id, &reference] {
+        let refused = fixture.store.remove(name).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+        assert!(refused.to_string().contains("image.pinned"), "{refused}");
+    }
     assert!(fixture.store.resolve(&id).is_some());
 }
 

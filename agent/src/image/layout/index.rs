@@ -98,6 +98,11 @@ fn is_pinned(name: &str, patterns: &[String]) -> bool {
     })
 }
 
+/// Patterns that no image can match.
+pub(super) fn useless_pins(patterns: &[String]) -> impl Iterator<Item = &String> {
+    patterns.iter().filter(|pattern| !pattern.contains('*') && pattern.parse::<Reference>().is_err())
+}
+
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     // The last star and what it has swallowed: enough to come back to (linear in practice, never exponential).
     let (mut p, mut t, mut star) = (0, 0, None);
@@ -279,5 +284,7 @@ mod tests {
         assert!(!pinned("docker.io/library/busybox:1", "busybox"));
         assert!(!pinned("registry.k8s.io/pause:3.10", "*pause"));
         assert!(pinned("a/b:c", "**"));
+        let patterns = ["busybox", "*/x", "x/UPPER", ""].map(str::to_owned);
+        assert_eq!(useless_pins(&patterns).collect::<Vec<_>>(), ["x/UPPER", ""]);
     }
 }

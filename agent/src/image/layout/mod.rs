@@ -116,6 +116,12 @@ impl Layout {
             fs::create_dir_all(&dir).map_err(|e| ImageError::io("create", &dir, e))?;
         }
         private(root)?;
+        for pattern in index::useless_pins(&pinned) {
+            tracing::warn!(
+                pattern,
+                "`image.pinned` has an entry that is neither a reference nor has a `*`: it pins nothing"
+            );
+        }
         let mut nonce = [0u8; 8];
         getrandom::fill(&mut nonce).map_err(|e| ImageError::io("name", root, std::io::Error::other(e)))?;
         let mut layout = Self {
