@@ -23,6 +23,9 @@ pub struct Image {
     pub config: ImageConfiguration,
     /// Diff ids of the layers, the bottom one first.
     pub layers: Vec<Digest>,
+    /// An OCI artifact: files for an image volume, nothing that can run. Its id is the manifest's digest, and its
+    /// configuration is empty.
+    pub artifact: bool,
     /// Matched by a pattern of `pinned`: never removed.
     pub pinned: bool,
     pub(crate) manifest: Descriptor,

@@ -14,6 +14,9 @@ pub(crate) const LARGEST_DOCUMENT: u64 = 4 << 20;
 /// overlayfs and the containers' plans take this many layers.
 pub(crate) const MOST_LAYERS: usize = 127;
 
+/// Files of an artifact.
+const MOST_FILES: usize = 1000;
+
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -51,11 +54,13 @@ pub(crate) enum Document {
     Index(Vec<Descriptor>),
 }
 
-/// One platform's image: a configuration and its layers, the bottom one first.
+/// One platform's image: a configuration and its layers, the bottom one first; or an artifact's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     pub(crate) layers: Vec<Descriptor>,
+    /// Files of any kind, not a container image.
+    pub(crate) artifact: bool,
 }
 
 impl Manifest {
@@ -124,7 +129,8 @@ pub(crate) fn parse(what: &str, bytes: &[u8], content_type: Option<&str>) -> Res
     match (raw.manifests, raw.config, raw.layers) {
         (Some(manifests), None, None) if !is_manifest => Ok(Document::Index(manifests)),
         (None, Some(config), Some(layers)) if !is_index => {
-            let manifest = Manifest { config, layers };
+            let image = [OCI_CONFIG, DOCKER_CONFIG, OLD_CONFIG].contains(&config.media_type.as_str());
+            let manifest = Manifest { artifact: !image, config, layers };
             check(what, &manifest)?;
             Ok(Document::Manifest(manifest))
         }
@@ -146,17 +152,15 @@ pub(crate) fn media_type(bytes: &[u8], content_type: Option<&str>) -> String {
 
 fn check(what: &str, manifest: &Manifest) -> Result<(), ImageError> {
     let config = &manifest.config;
-    if ![OCI_CONFIG, DOCKER_CONFIG, OLD_CONFIG].contains(&config.media_type.as_str()) {
-        return Err(ImageError::Unsupported {
-            what: what.to_owned(),
-            reason: format!("config.mediaType {:?}: it is not a container image", shorten(&config.media_type)),
-        });
-    }
     if config.size > LARGEST_DOCUMENT {
         return Err(too_large(format!("{what}: config.size"), config.size, LARGEST_DOCUMENT));
     }
-    if manifest.layers.len() > MOST_LAYERS {
-        return Err(too_large(format!("{what}: number of layers"), manifest.layers.len() as u64, MOST_LAYERS as u64));
+    let most = if manifest.artifact { MOST_FILES } else { MOST_LAYERS };
+    if manifest.layers.len() > most {
+        return Err(too_large(format!("{what}: number of layers"), manifest.layers.len() as u64, most as u64));
+    }
+    if manifest.artifact {
+        return Ok(());
     }
     for (n, layer) in manifest.layers.iter().enumerate() {
         if !is_layer(&layer.media_type) {
@@ -299,13 +303,24 @@ mod tests {
         refused(&both, "of a manifest and of an index");
         let text = read(&manifest(), Some(OCI_INDEX)).unwrap_err().to_string();
         assert!(text.contains("differs from Content-Type"), "{text}");
-        let mut helm = manifest();
-        helm["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json");
-        refused(&helm, "not a container image");
         let mut encrypted = manifest();
         encrypted["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
         refused(&encrypted, "layers[0].mediaType");
         refused(&json!({"schemaVersion": 2}), "no config and layers");
+    }
+
+    #[test]
+    fn what_has_another_configuration_is_an_artifact() {
+        let mut helm = manifest();
+        helm["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json");
+        helm["layers"][0]["mediaType"] = json!("text/plain");
+        helm["layers"] = (0..1000).map(|_| helm["layers"][0].clone()).collect();
+        let Document::Manifest(read_back) = read(&helm, None).unwrap() else { panic!("no manifest") };
+        assert!(read_back.artifact);
+        helm["layers"].as_array_mut().unwrap().push(manifest()["layers"][0].clone());
+        refused(&helm, "number of layers");
+        let Document::Manifest(image) = read(&manifest(), None).unwrap() else { panic!("no manifest") };
+        assert!(!image.artifact);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Images: from a reference to folders of layers that containers are mounted from. The face of it is [`ImageStore`];
 //! the verbs and the CRI face use nothing else. It knows the model and no other part of the agent.
 
+/// Files in a registry that are no image.
+mod artifact;
 /// What the store can be told.
 mod config;
 /// One layer: downloaded, unpacked, published.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use oci_spec::image::ImageConfiguration;
 
+use super::artifact;
 use super::error::{ImageError, chain};
 use super::joins::Operation;
 use super::layout::{NewImage, read_blob};
@@ -59,9 +61,56 @@ async fn pull(
     let what = reference.to_string();
     let repository = Arc::new(store.client().repository(reference, auth).await?);
     let resolved = resolve(store, &repository, reference, &what).await?;
-    let config_bytes = configuration(store, &repository, &what, &resolved.manifest.config).await?;
-    let layers = &resolved.manifest.layers;
-    let (config, diff_ids) = manifest::parse_config(&what, &config_bytes, layers.len())?;
+    let content = if resolved.manifest.artifact {
+        let found = (&resolved.manifest, &resolved.descriptor.digest);
+        let (layer, claim) = artifact::fetch(store, &repository, &what, found, operation).await?;
+        Content {
+            id: resolved.descriptor.digest.clone(),
+            config_bytes: resolved.bytes.clone(),
+            config: ImageConfiguration::default(),
+            layers: vec![layer],
+            claim,
+        }
+    } else {
+        fetch_image(store, &repository, &what, &resolved.manifest, operation).await?
+    };
+    let (repo_tags, repo_digests) = names(reference, &resolved.top);
+    let new = NewImage {
+        size: resolved.manifest.size(),
+        config_digest: content.id,
+        manifest: resolved.descriptor,
+        manifest_bytes: resolved.bytes,
+        config_bytes: content.config_bytes,
+        config: content.config,
+        artifact: resolved.manifest.artifact,
+        layers: content.layers,
+        repo_tags,
+        repo_digests,
+    };
+    commit(store, new, content.claim, operation).await
+}
+
+/// What a manifest led to.
+struct Content {
+    /// The image's id, and the digest of `config_bytes`.
+    id: Digest,
+    config_bytes: Vec<u8>,
+    config: ImageConfiguration,
+    layers: Vec<Digest>,
+    claim: Claim,
+}
+
+/// The configuration, and every layer that is missing.
+async fn fetch_image(
+    store: &Arc<ImageStore>,
+    repository: &Arc<Repository>,
+    what: &str,
+    manifest: &Manifest,
+    operation: &Operation,
+) -> Result<Content, ImageError> {
+    let config_bytes = configuration(store, repository, what, &manifest.config).await?;
+    let layers = &manifest.layers;
+    let (config, diff_ids) = manifest::parse_config(what, &config_bytes, layers.len())?;
 
     fault::point("pull_image.resolved");
     let claim = store.claim(&diff_ids);
@@ -73,20 +122,7 @@ async fn pull(
         store.layer(repository.clone(), layer.clone(), diff_id.clone(), listener)
     }))
     .await?;
-
-    let (repo_tags, repo_digests) = names(reference, &resolved.top);
-    let new = NewImage {
-        size: resolved.manifest.size(),
-        config_digest: resolved.manifest.config.digest,
-        manifest: resolved.descriptor,
-        manifest_bytes: resolved.bytes,
-        config_bytes,
-        config,
-        layers: diff_ids,
-        repo_tags,
-        repo_digests,
-    };
-    commit(store, new, claim, operation).await
+    Ok(Content { id: manifest.config.digest.clone(), config_bytes, config, layers: diff_ids, claim })
 }
 
 /// Follows the reference to the manifest for this host.

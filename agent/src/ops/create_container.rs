@@ -57,6 +57,10 @@ impl Engine {
         self.require_ready(pod)?;
         self.refuse_used_container_name(pod, &config)?;
         let image = self.image_of(&config)?;
+        if image.artifact {
+            let reason = format!("{} is an OCI artifact: files for an image volume, nothing that can run", image.id);
+            return Err(Error::Invalid { field: "config.image.image", reason });
+        }
         let image_volumes = self.image_volumes(&config)?;
         let id = ContainerId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apply;
+mod artifact;
 mod build;
 mod docker_registry;
 mod pull;

@@ -145,3 +145,38 @@ async fn an_images_own_volumes_bring_nothing_of_the_hosts() {
     };
     assert_eq!(e2e.output_of("own-volumes", script, use_image).await, (0, "none\n".into()));
 }
+
+/// CRI-O does so from 1.33 on, containerd refuses the pull.
+#[tokio::test]
+async fn strict_an_artifacts_files_can_be_mounted_and_not_run() {
+    let e2e = Fixture::shared().await;
+    let registry = e2e.registry();
+    let files: [(&str, &[u8]); 2] = [("model.bin", b"weights"), ("docs/readme", b"read me")];
+    let blob = |media_type: &str, content: &[u8]| {
+        let digest = test_e2e::image::layer::digest(content);
+        registry.push_blob("e2e/artifact", &digest, content).expect("blob");
+        serde_json::json!({"mediaType": media_type, "digest": digest, "size": content.len()})
+    };
+    let layers = files.map(|(title, content)| {
+        let mut layer = blob("application/x-model", content);
+        layer["annotations"] = serde_json::json!({"org.opencontainers.image.title": title});
+        layer
+    });
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": Format::Oci.manifest(), "artifactType": "application/x-model",
+        "config": blob("application/vnd.oci.empty.v1+json", b"{}"), "layers": layers,
+    });
+    registry
+        .push_manifest("e2e/artifact", "1", Format::Oci.manifest(), manifest.to_string().as_bytes())
+        .expect("manifest");
+    let id = e2e.client.pull(&format!("{}/e2e/artifact:1", registry.address)).await.expect("pull");
+    let mounts = vec![volume(&id, "/all", ""), volume(&id, "/one", "docs/readme")];
+    let script = "cd /all && cat model.bin docs/readme /one";
+    let seen = e2e.output_of("artifact", script, |config| config.mounts = mounts).await;
+    assert_eq!(seen, (0, "weightsread meread me".to_owned()));
+    let pod = e2e.pod("artifact-as-root").await;
+    let as_root = v1::ImageSpec { image: id.clone(), ..Default::default() };
+    let refused = pod.try_create("main", &["/model.bin"], |config| config.image = Some(as_root)).await;
+    let status = refused.map(|_| ()).expect_err("nothing to run");
+    assert!(status.code() == tonic::Code::InvalidArgument && status.message().contains("artifact"), "{status:?}");
+}

@@ -106,6 +106,7 @@ fn take(store: &ImageStore, bundle: &Bundle, found: Found, name: Option<&Referen
         manifest_bytes: found.manifest_bytes,
         config_bytes: found.config_bytes,
         config,
+        artifact: false,
         layers: diff_ids,
         repo_tags,
         repo_digests,
@@ -139,6 +140,10 @@ fn oci(store: &ImageStore, bundle: &Bundle) -> Result<Vec<Found>, ImageError> {
                 }
             }
         };
+        if manifest.artifact {
+            let reason = "it is an artifact, not a container image; artifacts are pulled, not imported".to_owned();
+            return Err(ImageError::Unsupported { what, reason });
+        }
         let config_bytes = blob(bundle, &manifest.config.digest)?;
         let described = |layer: &Descriptor| {
             let blob = Blob { digest: layer.digest.clone(), size: layer.size };
@@ -213,7 +218,8 @@ fn docker_image(bundle: &Bundle, entry: &DockerEntry, name: Option<String>) -> R
     for (file, diff_id) in entry.layers.iter().zip(diff_ids) {
         layers.push(plain("application/vnd.oci.image.layer.v1.tar", diff_id, bundle.length(file)?));
     }
-    let manifest = Manifest { config: plain(OCI_CONFIG, config_digest, config_bytes.len() as u64), layers };
+    let config = plain(OCI_CONFIG, config_digest, config_bytes.len() as u64);
+    let manifest = Manifest { config, layers, artifact: false };
     let text = serde_json::json!({
         "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": manifest.config, "layers": manifest.layers,
     });

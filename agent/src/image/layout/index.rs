@@ -6,11 +6,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Layout, NewImage};
 use crate::fault;
+use crate::image::artifact;
 use crate::image::error::ImageError;
 use crate::image::image::{Image, Usage};
 use crate::image::manifest::{self, Descriptor, Document, OCI_INDEX};
@@ -128,6 +130,19 @@ fn read_image(root: &Path, descriptor: Descriptor) -> Result<Image, ImageError> 
     let Document::Manifest(manifest) = manifest::parse(&what, &bytes, None)? else {
         return Err(ImageError::InvalidContent { what, reason: "an index, where a manifest was kept".to_owned() });
     };
+    if manifest.artifact {
+        return Ok(Image {
+            id: descriptor.digest.clone(),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: manifest.size(),
+            config: ImageConfiguration::default(),
+            artifact: true,
+            layers: vec![artifact::layer_id(&descriptor.digest)],
+            pinned: false,
+            manifest: descriptor,
+        });
+    }
     let bytes = read_blob(root, &manifest.config.digest)?;
     let (config, layers) = manifest::parse_config(&what, &bytes, manifest.layers.len())?;
     Ok(Image {
@@ -136,6 +151,7 @@ fn read_image(root: &Path, descriptor: Descriptor) -> Result<Image, ImageError> 
         repo_digests: Vec::new(),
         size: manifest.size(),
         config,
+        artifact: false,
         layers,
         pinned: false,
         manifest: descriptor,
@@ -173,6 +189,7 @@ pub(super) fn with_image(images: &[Arc<Image>], new: &NewImage, pinned: &[String
             repo_digests: Vec::new(),
             size: new.size,
             config: new.config.clone(),
+            artifact: new.artifact,
             layers: new.layers.clone(),
             pinned: false,
             manifest: new.manifest.clone(),

@@ -86,6 +86,7 @@ pub(crate) struct NewImage {
     pub(crate) config_digest: Digest,
     pub(crate) config_bytes: Vec<u8>,
     pub(crate) config: ImageConfiguration,
+    pub(crate) artifact: bool,
     pub(crate) layers: Vec<Digest>,
     pub(crate) size: u64,
     pub(crate) repo_tags: Vec<String>,
