@@ -14,6 +14,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("socket", settings.socket.as_ref()),
         ("monitor", settings.monitor.as_ref()),
         ("image.docker_config", settings.image.docker_config.as_ref()),
+        ("image.signature_policy", settings.image.signature_policy.as_ref()),
     ];
     for (key, path) in absolute.into_iter().filter_map(|(key, path)| Some((key, path?))) {
         if !path.is_absolute() {

@@ -174,6 +174,8 @@ section! {
         registry_dirs: Vec<PathBuf> = vec!["/etc/berth/certs.d".into(), "/etc/containerd/certs.d".into()],
         /// A docker config.json with credentials for pulls that bring none. null: none.
         docker_config: Option<PathBuf> = None,
+        /// A containers-policy.json that says which images may be pulled, by cosign signatures. null: all.
+        signature_policy: Option<PathBuf> = None,
         /// Images that are never removed; `*` stands for any text.
         pinned: Vec<String> = Vec::new(),
         /// Layers that are fetched at one time, over all pulls.

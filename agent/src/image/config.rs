@@ -11,6 +11,8 @@ pub struct ImageConfig {
     pub registry_dirs: Vec<PathBuf>,
     /// A docker `config.json` with credentials for pulls that bring none.
     pub docker_config: Option<PathBuf>,
+    /// Which images may be pulled (containers-policy.json(5)), read anew for each pull. `None`: all.
+    pub signature_policy: Option<PathBuf>,
     /// References that are never removed; `*` stands for any text.
     pub pinned: Vec<String>,
     /// Layers downloaded at one time, over all pulls.
@@ -36,6 +38,7 @@ impl Default for ImageConfig {
         Self {
             registry_dirs: vec!["/etc/berth/certs.d".into(), "/etc/containerd/certs.d".into()],
             docker_config: None,
+            signature_policy: None,
             pinned: Vec::new(),
             parallel_layers: 6,
             max_layer_bytes: 64 << 30,

@@ -16,7 +16,7 @@ pub enum ErrorKind {
     NotFound,
     /// The registry wants credentials, or refused those given (Unauthenticated).
     Unauthenticated,
-    /// The credentials are known and do not suffice (PermissionDenied).
+    /// The credentials are known and do not suffice, or the node's policy forbids the image (PermissionDenied).
     PermissionDenied,
     /// The registry cannot be reached or is ill; trying again later may help (Unavailable).
     Unavailable,
@@ -210,6 +210,14 @@ pub enum ImageError {
         /// What is wrong.
         reason: String,
     },
+    /// The signature policy does not let the image in. kubelet knows the prefix (rules.md, 5).
+    #[error("SignatureValidationFailed: {what}: {reason}")]
+    Signature {
+        /// The reference.
+        what: String,
+        /// Which rule, and what is wrong.
+        reason: String,
+    },
     /// A pinned image is never removed.
     #[error("image {0} is pinned by `image.pinned` of the agent's configuration, so it is never removed")]
     Pinned(String),
@@ -228,7 +236,7 @@ impl ImageError {
             Self::InvalidReference { .. } | Self::InvalidArgument { .. } => ErrorKind::InvalidArgument,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Unauthenticated { .. } => ErrorKind::Unauthenticated,
-            Self::PermissionDenied { .. } => ErrorKind::PermissionDenied,
+            Self::PermissionDenied { .. } | Self::Signature { .. } => ErrorKind::PermissionDenied,
             Self::RegistryUnavailable { .. } | Self::Stalled { .. } => ErrorKind::Unavailable,
             Self::BadAnswer { .. }
             | Self::WrongDigest { .. }

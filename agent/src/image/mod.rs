@@ -32,6 +32,8 @@ mod pull;
 mod reference;
 /// The registry client.
 mod registry;
+/// Which images may be used.
+mod signature;
 /// The store as the rest of the agent uses it.
 mod store;
 

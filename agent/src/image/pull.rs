@@ -13,6 +13,7 @@ use super::manifest::{self, Descriptor, Document, Manifest};
 use super::progress::{LayerSize, Listener, Progress};
 use super::reference::Reference;
 use super::registry::{Auth, Repository};
+use super::signature;
 use super::store::{Claim, ImageStore};
 use crate::fault;
 use crate::model::Digest;
@@ -61,6 +62,10 @@ async fn pull(
     let what = reference.to_string();
     let repository = Arc::new(store.client().repository(reference, auth).await?);
     let resolved = resolve(store, &repository, reference, &what).await?;
+    if let Some(policy) = &store.config().signature_policy {
+        let digests = [&resolved.top, &resolved.descriptor.digest];
+        signature::require(policy, &repository, reference, &digests).await?;
+    }
     let content = if resolved.manifest.artifact {
         let found = (&resolved.manifest, &resolved.descriptor.digest);
         let (layer, claim) = artifact::fetch(store, &repository, &what, found, operation).await?;

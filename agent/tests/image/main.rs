@@ -11,6 +11,7 @@ mod docker_registry;
 mod pull;
 mod refused;
 mod server;
+mod signatures;
 mod store;
 
 use std::path::Path;

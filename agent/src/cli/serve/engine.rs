@@ -111,6 +111,7 @@ fn images(config: &Config) -> ImageConfig {
     ImageConfig {
         registry_dirs: image.registry_dirs.clone(),
         docker_config: image.docker_config.clone(),
+        signature_policy: image.signature_policy.clone(),
         pinned: image.pinned.clone(),
         parallel_layers: image.parallel_layers,
         max_layer_bytes: image.max_layer_size.0,
