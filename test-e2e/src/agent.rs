@@ -109,11 +109,15 @@ impl Agent {
 
     /// Has the agent take an image from an archive, as `berth image import FILE --name NAME` does.
     pub fn import(&self, archive: &Path, name: &str) -> io::Result<()> {
+        self.image(&["import", &archive.display().to_string(), "--name", name]).map(drop)
+    }
+
+    /// What `berth image ARGUMENTS` prints.
+    pub fn image(&self, arguments: &[&str]) -> io::Result<String> {
         let mut command = std::process::Command::new(&self.binary);
-        command.args(["image", "--socket"]).arg(&self.socket).arg("import").arg(archive).args(["--name", name]);
-        let output = command.output()?;
+        let output = command.args(["image", "--socket"]).arg(&self.socket).args(arguments).output()?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
         }
         Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
     }

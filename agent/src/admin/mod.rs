@@ -11,6 +11,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status};
 
 use crate::image::{Auth, ErrorKind, ImageError, ImageStore, Progress, PullRequest};
+use crate::model;
+use crate::ops::Engine;
 
 /// Messages, client and server of the protobuf package `berth.admin.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
@@ -21,26 +23,33 @@ pub mod v1 {
 /// Events of a pull between the store and the client; a slow client loses some, never the last one.
 const EVENTS: usize = 64;
 
-/// The image store, once it is open. Requests wait until then.
-#[derive(Debug, Clone, Default)]
-pub struct Images(Arc<SetOnce<Arc<ImageStore>>>);
+/// The engine, once recovery is done. Requests wait until then.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<SetOnce<Arc<Engine>>>);
 
-impl Images {
+impl Readiness {
     /// Lets the waiting requests through. Later calls do nothing.
-    pub fn open(&self, store: Arc<ImageStore>) {
-        let _ = self.0.set(store);
+    pub fn open(&self, engine: Arc<Engine>) {
+        let _ = self.0.set(engine);
+    }
+
+    async fn engine(&self) -> &Arc<Engine> {
+        self.0.wait().await
+    }
+
+    async fn images(&self) -> &Arc<ImageStore> {
+        self.engine().await.images()
     }
 }
 
 /// The service, for a tonic router.
-pub fn service(images: Images) -> v1::admin_server::AdminServer<Admin> {
-    v1::admin_server::AdminServer::new(Admin { images })
+pub fn service(readiness: Readiness) -> v1::admin_server::AdminServer<Admin> {
+    v1::admin_server::AdminServer::new(Admin { readiness })
 }
 
 /// The service's methods.
-#[derive(Debug)]
 pub struct Admin {
-    images: Images,
+    readiness: Readiness,
 }
 
 type ProgressStream = Pin<Box<dyn Stream<Item = Result<v1::PullImageProgress, Status>> + Send>>;
@@ -51,7 +60,7 @@ impl v1::admin_server::Admin for Admin {
 
     async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Result<Response<ProgressStream>, Status> {
         let v1::PullImageRequest { reference, username, password } = request.into_inner();
-        let store = self.images.0.wait().await.clone();
+        let store = self.readiness.images().await.clone();
         let auth = (!username.is_empty()).then(|| Auth { username, password, ..Auth::default() });
         let (sender, receiver) = mpsc::channel(EVENTS);
         let (last, result) = mpsc::channel(1);
@@ -72,7 +81,7 @@ impl v1::admin_server::Admin for Admin {
         request: Request<v1::ImportImageRequest>,
     ) -> Result<Response<v1::ImportImageResponse>, Status> {
         let v1::ImportImageRequest { path, reference } = request.into_inner();
-        let store = self.images.0.wait().await;
+        let store = self.readiness.images().await;
         let name = (!reference.is_empty()).then_some(reference);
         let images = store.import(PathBuf::from(path), name).await.map_err(|e| status(&e))?;
         let told = |image: &Arc<crate::image::Image>| v1::ImportedImage {
@@ -80,6 +89,37 @@ impl v1::admin_server::Admin for Admin {
             tags: image.repo_tags.iter().chain(&image.repo_digests).cloned().collect(),
         };
         Ok(Response::new(v1::ImportImageResponse { images: images.iter().map(told).collect() }))
+    }
+
+    async fn export_image(
+        &self,
+        request: Request<v1::ExportImageRequest>,
+    ) -> Result<Response<v1::ExportImageResponse>, Status> {
+        let v1::ExportImageRequest { image, path } = request.into_inner();
+        let store = self.readiness.images().await;
+        store.export(&image, PathBuf::from(path)).await.map_err(|e| status(&e))?;
+        Ok(Response::new(v1::ExportImageResponse {}))
+    }
+
+    async fn commit_container(
+        &self,
+        request: Request<v1::CommitContainerRequest>,
+    ) -> Result<Response<v1::CommitContainerResponse>, Status> {
+        let v1::CommitContainerRequest { container, reference } = request.into_inner();
+        let committed = self.readiness.engine().await.commit_container(&container, reference).await;
+        match committed {
+            Ok(id) => Ok(Response::new(v1::CommitContainerResponse { id: id.to_string() })),
+            Err(crate::ops::Error::Image(error)) => Err(status(&error)),
+            Err(error) => {
+                let code = match error.kind() {
+                    model::ErrorKind::NotFound => Code::NotFound,
+                    model::ErrorKind::InvalidArgument => Code::InvalidArgument,
+                    model::ErrorKind::FailedPrecondition => Code::FailedPrecondition,
+                    _ => Code::Internal,
+                };
+                Err(Status::new(code, crate::ops::chain(&error)))
+            }
+        }
     }
 }
 

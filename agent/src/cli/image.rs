@@ -12,7 +12,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::admin::v1::admin_client::AdminClient;
 use crate::admin::v1::pull_image_progress::Event;
-use crate::admin::v1::{ImportImageRequest, LayerProgress, Layers, PullImageRequest};
+use crate::admin::v1::{
+    CommitContainerRequest, ExportImageRequest, ImportImageRequest, LayerProgress, Layers, PullImageRequest,
+};
 
 /// Image ids are told by so many digits.
 const SHORT_ID: usize = 12;
@@ -44,6 +46,20 @@ enum Action {
         /// A name for an image that has none in the archive
         #[arg(long, value_name = "REFERENCE")]
         name: Option<String>,
+    },
+    /// Write an image as an OCI archive
+    Export {
+        /// Name, digest or id
+        image: String,
+        /// The file to write; one that is there is replaced
+        file: PathBuf,
+    },
+    /// Make an image of a container's writable layer on top of its image
+    Commit {
+        /// The container's id, or the beginning of it
+        container: String,
+        /// The new image's name
+        reference: String,
     },
     /// List images
     Ls {
@@ -96,6 +112,8 @@ pub(super) fn run(arguments: ImageArguments) -> Result<(), ImageFailure> {
         match arguments.action {
             Action::Pull { reference, username } => pull(channel, reference, username).await,
             Action::Import { file, name } => import(channel, &file, name).await,
+            Action::Export { image, file } => export(channel, image, &file).await,
+            Action::Commit { container, reference } => commit(channel, container, reference).await,
             Action::Ls { quiet } => list(channel, quiet).await,
             Action::Rm { references } => remove(channel, references).await,
         }
@@ -178,6 +196,19 @@ async fn import(channel: Channel, file: &Path, name: Option<String>) -> Result<(
     for image in AdminClient::new(channel).import_image(request).await?.into_inner().images {
         println!("{}  {}", image.id, image.tags.first().map_or("<none>", String::as_str));
     }
+    Ok(())
+}
+
+async fn export(channel: Channel, image: String, file: &Path) -> Result<(), ImageFailure> {
+    let path = std::path::absolute(file).map_err(|source| ImageFailure::File { path: file.to_owned(), source })?;
+    let request = ExportImageRequest { image, path: path.to_string_lossy().into_owned() };
+    AdminClient::new(channel).export_image(request).await?;
+    Ok(())
+}
+
+async fn commit(channel: Channel, container: String, reference: String) -> Result<(), ImageFailure> {
+    let request = CommitContainerRequest { container, reference };
+    println!("{}", AdminClient::new(channel).commit_container(request).await?.into_inner().id);
     Ok(())
 }
 

@@ -3,12 +3,16 @@
 
 /// Files in a registry that are no image.
 mod artifact;
+/// A container's writable layer to an image.
+mod commit;
 /// What the store can be told.
 mod config;
 /// One layer: downloaded, unpacked, published.
 mod download;
 /// What can go wrong, and of which kind.
 mod error;
+/// Images on their way out.
+mod export;
 /// An image as the agent sees it.
 #[allow(clippy::module_inception)]
 mod image;
@@ -37,6 +41,7 @@ mod signature;
 /// The store as the rest of the agent uses it.
 mod store;
 
+pub use commit::Commit;
 pub use config::ImageConfig;
 pub(crate) use error::chain;
 pub use error::{ErrorKind, ImageError};

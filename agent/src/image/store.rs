@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::commit::{self, Commit};
 use super::config::ImageConfig;
 use super::error::ImageError;
 use super::image::{FsUsage, Image};
@@ -18,7 +19,7 @@ use super::progress::Listener;
 use super::pull::{self, PullRequest};
 use super::reference::Reference;
 use super::registry::{self, Auth, Repository};
-use super::{download, import};
+use super::{download, export, import};
 use crate::model::{ContainerId, Digest};
 use crate::sys::heap;
 
@@ -93,6 +94,47 @@ impl ImageStore {
         let name = name.map(|name| name.parse::<Reference>()).transpose()?;
         let store = self.clone();
         blocking("import", move || import::run(&store, &path, name.as_ref())).await
+    }
+
+    /// Writes an image as an OCI archive to `target`, an absolute path; with the names it has, or only `name`.
+    ///
+    /// # Errors
+    /// See [`ImageError::kind`].
+    pub async fn export(self: &Arc<Self>, name: &str, target: PathBuf) -> Result<(), ImageError> {
+        if !target.is_absolute() {
+            let reason = format!("{} is not absolute", target.display());
+            return Err(ImageError::InvalidArgument { field: "path", reason });
+        }
+        let (image, claim) = self.claim_image(name)?;
+        let store = self.clone();
+        blocking("export", move || {
+            let exported = export::make(&store, &image, claim)?;
+            export::archive(&exported, &image.repo_tags, &target)
+        })
+        .await
+    }
+
+    /// Makes an image of a container's writable layer. Its base and the container have to be kept by the caller.
+    ///
+    /// # Errors
+    /// See [`ImageError::kind`].
+    pub async fn commit(self: &Arc<Self>, commit: Commit) -> Result<Arc<Image>, ImageError> {
+        let name: Reference = commit.reference.parse()?;
+        let store = self.clone();
+        blocking("commit", move || commit::run(&store, &commit, &name)).await
+    }
+
+    /// The image of a name, with a hold on its layers: they stay although it may be removed.
+    fn claim_image(&self, name: &str) -> Result<(Arc<Image>, Claim), ImageError> {
+        let absent = || ImageError::NotFound {
+            what: name.to_owned(),
+            registry: "this node".to_owned(),
+            detail: "pull or import it first".to_owned(),
+        };
+        let image = self.resolve(name).ok_or_else(absent)?;
+        let claim = self.claim(&image.layers);
+        // It may have been removed before the claim held it.
+        if image.layers.iter().all(|layer| self.has_layer(layer)) { Ok((image, claim)) } else { Err(absent()) }
     }
 
     /// Removes the image that `name` finds, with all its names; an unknown one is removed already. Layers that

@@ -4,6 +4,8 @@
 
 /// The image's account files.
 mod accounts;
+/// A container's writable layer as an image.
+mod commit_container;
 /// CreateContainer.
 mod create_container;
 /// What a verb can fail with.

@@ -8,6 +8,7 @@ mod apply;
 mod artifact;
 mod build;
 mod docker_registry;
+mod export;
 mod pull;
 mod refused;
 mod server;

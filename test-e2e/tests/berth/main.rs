@@ -5,5 +5,6 @@ mod agent;
 mod budgets;
 mod disk;
 mod fault_points;
+mod images;
 mod leaks;
 mod recovery;

@@ -119,7 +119,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
         tokio::spawn(server.run());
     }
 
-    let (readiness, images) = (Readiness::default(), admin::Images::default());
+    let (readiness, admin) = (Readiness::default(), admin::Readiness::default());
     let driver = match config.cgroups.driver {
         CgroupDriver::Cgroupfs => CriCgroupDriver::Cgroupfs,
         CgroupDriver::Systemd => CriCgroupDriver::Systemd,
@@ -129,7 +129,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
         .layer(observe.clone())
         .add_service(cri::runtime_service(readiness.clone(), driver))
         .add_service(cri::image_service(readiness.clone()))
-        .add_service(admin::service(images.clone()));
+        .add_service(admin::service(admin.clone()));
     let mut server = tokio::spawn(async move {
         let told = async move { draining.await.unwrap_or(()) };
         router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), told).await
@@ -140,7 +140,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
     tokio::select! {
         engine = engine::start(&config) => {
             let engine = engine?;
-            images.open(engine.images().clone());
+            admin.open(engine.clone());
             readiness.open(engine);
         }
         () = stop.wait() => {

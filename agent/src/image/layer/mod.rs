@@ -11,8 +11,12 @@ mod attributes;
 mod blocks;
 /// The header block of an entry.
 mod header;
+/// A folder to an archive.
+mod pack;
 /// PAX extended headers and sparse maps.
 mod pax;
+/// Writing tar.
+mod tar_writer;
 /// The folder being filled: paths resolved without leaving it.
 mod tree;
 /// The two threads of a layer: decompress, and hash and apply.
@@ -22,4 +26,6 @@ mod walk;
 
 pub(crate) use archive::{Archive, ArchiveError, Kind};
 pub(crate) use blocks::{FileBlocks, Source};
+pub(crate) use pack::pack;
+pub(crate) use tar_writer::{NewEntry, TarWriter};
 pub(crate) use unpack::{Blob, Limits, Unpacked, unpack};
