@@ -18,6 +18,15 @@ pub fn open(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
     retry(|| openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), CONFINED))
 }
 
+/// Opens what is at `path` when no symbolic link is on the way or at its end.
+///
+/// # Errors
+/// `LOOP` where there is one; openat2(2)'s.
+pub fn open_without_links(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    retry(|| openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve))
+}
+
 /// Opens (O_PATH) the folder at `path`, made with its missing parents.
 ///
 /// # Errors

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use berth::libcontainer::plan::{
-    Action, MakeDir, MountFs, MountSource, MoveMount, PathStep, SetMountAttr, Sysctl, Unit,
+    Action, MakeDir, MountFs, MountSource, MoveMount, PathStep, SetMountAttr, Step, Sysctl, Unit,
 };
 use berth::libcontainer::plan::{FdSource, Missing};
 use berth::libcontainer::run;
 use berth::monitor::client::MonitorError;
+use rustix::fs::SealFlags;
 
 use crate::support::{CAPABILITIES, Sandbox, bind, step};
 
@@ -105,6 +106,25 @@ async fn proc_cannot_be_covered() {
     pod.create(&container).await.unwrap();
 }
 
+/// Also CVE-2023-28642: the image's /proc is a link to where a volume may be.
+#[tokio::test]
+async fn cve_2019_19921_proc_and_sys_are_folders() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    for (fstype, target) in [("proc", "/proc2"), ("sysfs", "/sys"), ("proc", "/dangling/proc")] {
+        let mut container = pod.container("true");
+        let upper = container.dir.join("upper");
+        fs::create_dir(upper.join("elsewhere")).unwrap();
+        symlink("elsewhere", upper.join("proc2")).unwrap();
+        symlink("/elsewhere", upper.join("sys")).unwrap();
+        symlink("/not-there", upper.join("dangling")).unwrap();
+        let mount = MountFs { fstype: fstype.to_owned(), target: target.to_owned(), ..MountFs::default() };
+        container.plan.steps.push(step(Action::MountFs(mount)));
+        let refused = pod.create(&container).await.expect_err(target).to_string();
+        assert!(refused.starts_with("the image has a symbolic link instead of the folder"), "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn links_in_an_image_lead_nowhere_outside() {
     let sandbox = Sandbox::new().await;
@@ -134,21 +154,125 @@ async fn links_in_an_image_lead_nowhere_outside() {
     assert_eq!(std::path::Path::new("/run/deep").exists(), host_run);
 }
 
-/// CVE-2024-21626: what the monitor has open must not be a way to programs of the host, for the container could then write
-/// to them by /proc/self/exe.
+/// What the monitor has open must not be a way to programs of the host, for the container could then write to them by
+/// /proc/self/exe.
 #[tokio::test]
-async fn no_file_descriptor_leads_out_of_an_exec() {
+async fn cve_2024_21626_no_file_descriptor_leads_out_of_an_exec() {
     let sandbox = Sandbox::new().await;
     let pod = sandbox.pod().await;
     let container = pod.run("sleep 1000").await;
     fs::copy("/bin/busybox", sandbox.dir.path().join("true")).unwrap();
     for fd in 3..64 {
-        for up in ["..", ".", "1/root"] {
-            let program = format!("/proc/self/fd/{fd}/{up}/true");
+        // The last is what a procfs of the host would have, and the container's root has not.
+        for below in ["../true", "true", "1/root/true", "self/exe"] {
+            let program = format!("/proc/self/fd/{fd}/{below}");
             let refused = pod.exec_raw(&container, &program, &[&program]).await;
             assert!(matches!(refused, Err(MonitorError::Init { .. })), "{program} was executed");
         }
     }
+}
+
+/// A process on its way to the container's program runs the monitor's: whoever is in the container must not be able to
+/// change that, not even when no process runs it any more (which alone would keep writers away).
+#[tokio::test]
+async fn cve_2019_5736_the_monitors_program_cannot_change() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    let container = pod.container("true");
+    let init = pod.create(&container).await.unwrap();
+    for pid in [init, pod.monitor.pid()] {
+        let program = fs::File::open(format!("/proc/{pid}/exe")).unwrap();
+        let seals = rustix::fs::fcntl_get_seals(&program).expect("a memory file");
+        let wanted = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        assert!(seals.contains(wanted), "{seals:?}");
+    }
+}
+
+/// Whoever shares a volume with the container may have put anything where /proc is, or on top of it.
+#[tokio::test]
+async fn cve_2025_52881_what_is_written_to_the_kernel_reaches_the_kernel() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    let with_false_proc = || {
+        let mut container = pod.container("sleep 1000");
+        let is_proc = |step: &Step| matches!(&step.action, Some(Action::MountFs(mount)) if mount.fstype == "proc");
+        container.plan.steps.retain(|step| !is_proc(step));
+        let own = container.dir.join("upper/proc/self");
+        fs::create_dir_all(own.join("attr/apparmor")).unwrap();
+        let files = ["oom_score_adj", "attr/exec", "attr/apparmor/exec"].map(|name| own.join(name));
+        files.iter().for_each(|file| fs::write(file, "").unwrap());
+        (container, files)
+    };
+    let (mut container, files) = with_false_proc();
+    container.plan.process.oom_score_adj = Some(500);
+    let pid = pod.create(&container).await.unwrap();
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap(), "500\n");
+    assert!(files.iter().all(|file| fs::read(file).unwrap().is_empty()));
+    for (profile, label) in [("no-such-profile", ""), ("", "no:such:label:s0")] {
+        let (mut container, files) = with_false_proc();
+        let process = &mut container.plan.process;
+        (process.apparmor_profile, process.selinux_label) = (profile.to_owned(), label.to_owned());
+        let refused = pod.create(&container).await.expect_err("the kernel knows neither");
+        assert!(refused.to_string().contains("/proc/self/attr/"), "{refused}");
+        assert!(files.iter().all(|file| fs::read(file).unwrap().is_empty()));
+    }
+}
+
+#[tokio::test]
+async fn cve_2025_52565_the_console_covers_nothing_of_proc() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    let mut container = pod.container("true");
+    // As on a volume at /dev that another container shares.
+    let is_dev = |step: &Step| matches!(&step.action, Some(Action::MountFs(mount)) if mount.target == "/dev");
+    container.plan.steps.retain(|step| !is_dev(step));
+    fs::create_dir_all(container.dir.join("upper/dev")).unwrap();
+    symlink("/proc/sys/kernel/domainname", container.dir.join("upper/dev/console")).unwrap();
+    container.plan.tty = true;
+    let refused = pod.create(&container).await.expect_err("it would cover a file of proc");
+    assert!(refused.to_string().starts_with("this leads into proc:"), "{refused}");
+}
+
+/// Whether the terminal is one is decided by what is opened, not by its path.
+#[tokio::test]
+async fn cve_2025_52565_a_false_devpts_gives_no_terminal() {
+    let sandbox = Sandbox::new().await;
+    let pod = sandbox.pod().await;
+    for kind in ["link", "file", "fifo", "null"] {
+        let mut container = pod.container("true");
+        let is_pts = |step: &Step| matches!(&step.action, Some(Action::MountFs(mount)) if mount.fstype == "devpts");
+        container.plan.steps.retain(|step| !is_pts(step));
+        let volume = sandbox.dir.path().join(kind);
+        fs::create_dir(&volume).unwrap();
+        let ptmx = volume.join("ptmx");
+        let node = |kind, device| rustix::fs::mknodat(rustix::fs::CWD, &ptmx, kind, 0o666.into(), device).unwrap();
+        match kind {
+            "link" => symlink("/proc/self/fd/0", &ptmx).unwrap(),
+            "file" => fs::write(&ptmx, "").unwrap(),
+            "fifo" => node(rustix::fs::FileType::Fifo, 0),
+            _ => node(rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 3)),
+        }
+        container.sources.push(bind(&volume));
+        let source = Some(MountSource::Fd(2));
+        container.plan.steps.push(step(Action::MoveMount(MoveMount { source, target: "/dev/pts".to_owned() })));
+        container.plan.tty = true;
+        let refused = pod.create(&container).await.expect_err(kind).to_string();
+        let expected = if kind == "link" { "open a terminal from" } else { "this is no devpts:" };
+        assert!(refused.starts_with(expected), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_small_limit_of_files_is_the_programs_alone() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let mut container = pod.container("true");
+    let process = &mut container.plan.process;
+    process.oom_score_adj = Some(100);
+    process.rlimits = vec![berth::libcontainer::plan::Rlimit { resource: 7, soft: 3, hard: 3 }];
+    pod.create(&container).await.unwrap();
+    pod.monitor.start(&container.id).await.unwrap();
+    assert_eq!(pod.exited(&container).await.exit_code, 0, "{:?}", pod.log(&container));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! the CRI; names that begin with `newer_` are about parts that runtimes of 2023 did not have yet.
 
 mod bad_input;
+mod cve;
 mod exec;
 mod idempotency;
 mod image_volumes;

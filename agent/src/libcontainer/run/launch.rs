@@ -29,7 +29,7 @@ pub struct Host<'a> {
     pub threads: SingleThreaded,
     /// A procfs of the host's PID namespace.
     pub procfs: BorrowedFd<'a>,
-    /// The host's /dev/null.
+    /// A null device that is not the host's own.
     pub null: BorrowedFd<'a>,
     /// The monitor's own pidfd: the way back into its PID namespace.
     pub own_pidfd: BorrowedFd<'a>,

@@ -12,6 +12,8 @@ mod image_tree;
 mod init;
 /// One more process in a running container.
 mod join;
+/// AppArmor profile and SELinux label.
+mod labels;
 /// The monitor's part of starting a process.
 mod launch;
 /// Mounts inside the container.

@@ -35,11 +35,24 @@ pub(super) fn attach(root: &OwnedFd, mount: &OwnedFd, target: &str) -> Result<()
 pub(super) fn mount_fs(root: &OwnedFd, plan: &MountFs) -> Result<(), InitFailure> {
     let MountFs { fstype, target, source, attributes, options } = plan;
     let fs = new_fs(fstype, source, options, *attributes, target)?;
+    if matches!(fstype.as_str(), "proc" | "sysfs") {
+        refuse_link(root, target)?;
+    }
     let place = in_root::ensure_dir(root, target, 0o755).step("make mount point", target)?;
     if fstype != "proc" && type_of(&place, target)? == PROC {
         return Err(InitFailure::refused("nothing but proc may be mounted on", target));
     }
     cover(&fs, &place).step("mount on", target)
+}
+
+/// CVE-2019-19921, CVE-2023-28642: where an image's own link takes /proc or /sys, a volume may be, and who shares it could
+/// change what masks and labels are applied to.
+fn refuse_link(root: &OwnedFd, target: &str) -> Result<(), InitFailure> {
+    match in_root::open_without_links(root, target, OFlags::PATH) {
+        Err(Errno::LOOP) => Err(InitFailure::refused("the image has a symbolic link instead of the folder", target)),
+        Err(Errno::NOENT) => Ok(()),
+        other => other.step("look at mount point", target).map(drop),
+    }
 }
 
 /// A detached mount of a new file system.

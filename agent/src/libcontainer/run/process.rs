@@ -12,22 +12,23 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::failure::{InitFailure, Step};
+use super::labels;
 use super::launch::Stdio;
 use crate::libcontainer::plan::ProcessPlan;
 use crate::sys::{confine, in_root, signal};
 
 const DEFAULT_UMASK: u32 = 0o022;
 
-/// Makes fds 0–2. What is absent becomes the container's own /dev/null, or `host_null` where it has none.
+/// Makes fds 0–2. What is absent becomes the container's own /dev/null, or `spare_null` where it has none.
 pub(super) fn take_stdio(
     root: &OwnedFd,
     stdio: Stdio,
-    host_null: BorrowedFd<'_>,
+    spare_null: BorrowedFd<'_>,
     process: &ProcessPlan,
 ) -> Result<(), InitFailure> {
     let null = || match in_root::open(root, "/dev/null", OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
         Ok(fd) if is_null(&fd) => Ok(fd),
-        _ => rustix::io::fcntl_dupfd_cloexec(host_null, 3).step("open", "/dev/null"),
+        _ => rustix::io::fcntl_dupfd_cloexec(spare_null, 3).step("open", "/dev/null"),
     };
     let or_null = |fd: Option<OwnedFd>| match fd {
         Some(fd) => own(fd, process),
@@ -56,25 +57,16 @@ fn is_null(fd: &OwnedFd) -> bool {
     })
 }
 
-/// Everything that can be done before the release: limits, labels, working directory, user. `procfs` is the host's own.
+/// Everything that can be done before the release: labels, limits, working directory, user. `procfs` is the host's own.
 pub(super) fn prepare(process: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), InitFailure> {
-    for limit in &process.rlimits {
-        confine::set_rlimit(limit.resource, limit.soft, limit.hard)
-            .step(&format!("set resource limit {}", limit.resource), "")?;
-    }
     if let Some(adjustment) = process.oom_score_adj {
         write(procfs, "self/oom_score_adj", &adjustment.to_string())?;
     }
-    if !process.apparmor_profile.is_empty() {
-        let text = format!("exec {}", process.apparmor_profile);
-        // The first name is AppArmor's own since 5.8; the other belongs to whichever module is first.
-        match write(procfs, "self/attr/apparmor/exec", &text) {
-            Err(failure) if failure.errno == libc::ENOENT => write(procfs, "self/attr/exec", &text)?,
-            other => other?,
-        }
-    }
-    if !process.selinux_label.is_empty() {
-        write(procfs, "self/attr/exec", &process.selinux_label)?;
+    labels::ask_for(process, procfs)?;
+    // Nothing is opened from here on: a small limit of files is the program's alone.
+    for limit in &process.rlimits {
+        confine::set_rlimit(limit.resource, limit.soft, limit.hard)
+            .step(&format!("set resource limit {}", limit.resource), "")?;
     }
     umask(Mode::from_raw_mode(process.umask.unwrap_or(DEFAULT_UMASK)));
     let cwd = enter(process);

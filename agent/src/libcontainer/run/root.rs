@@ -12,7 +12,7 @@ use super::failure::{InitFailure, Step};
 use crate::libcontainer::plan::{Action, MountSource, MoveMount, Step as PlanStep};
 use crate::sys::mount::{SetAttr, set_attr};
 
-/// Where the template namespace keeps a file that is a mount of /dev/null.
+/// Where the template namespace keeps a null device. Its file system is read-only: nobody changes its mode or owner.
 pub(crate) const TEMPLATE_NULL: &str = "/null";
 /// Where the template namespace keeps an empty folder.
 pub(crate) const TEMPLATE_VOID: &str = "/void";
@@ -28,7 +28,7 @@ pub(super) struct Cover {
 /// Clones of what only the template has, taken before it is left.
 #[derive(Debug, Default)]
 pub(super) struct Keepsakes {
-    /// /dev/null as a mount, for masked files.
+    /// The null device as a mount, for masked files.
     pub(super) null: Option<Cover>,
     /// An empty read-only folder as a mount, for masked folders.
     pub(super) void: Option<Cover>,

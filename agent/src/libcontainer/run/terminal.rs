@@ -9,7 +9,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::failure::{InitFailure, Step};
-use super::mounts::cover;
+use super::mounts::{PROC, cover, type_of};
 use crate::sys::in_root;
 
 const PTMX: &str = "/dev/pts/ptmx";
@@ -55,12 +55,17 @@ pub(super) fn take_control(slave: &OwnedFd) -> Result<(), InitFailure> {
     ioctl_tiocsctty(slave).step("take control of the terminal", "")
 }
 
-/// Shows it as /dev/console, as programs that write to the console expect (OCI runtime-spec, default devices).
+/// Shows it as /dev/console, as programs that write to the console expect (OCI runtime-spec, default devices). What is
+/// shown is the terminal itself, by its fd, and not what a path of the container leads to by now.
 pub(super) fn as_console(root: &OwnedFd, slave: &OwnedFd) -> Result<(), InitFailure> {
     let path = "/dev/console";
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH;
     let mount = open_tree(slave, "", flags).step("mount", path)?;
     let place = in_root::ensure_file(root, path).step("make", path)?;
+    // CVE-2025-52565: who shares a volume at /dev decides what is there.
+    if type_of(&place, path)? == PROC {
+        return Err(InitFailure::refused("this leads into proc:", path));
+    }
     cover(mount, place).step("mount", path)
 }
 

@@ -4,11 +4,10 @@
 use std::os::fd::OwnedFd;
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
-    move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
@@ -18,44 +17,41 @@ use crate::libcontainer::run::root::{TEMPLATE_NULL as NULL, TEMPLATE_VOID as VOI
 /// Where a monitor mounts its pod's shared memory.
 pub(super) const SHM: &str = "/shm";
 
-/// What spawner and monitors keep of the host: two file descriptors.
+/// What spawner and monitors lend to the processes they start: two file descriptors.
 #[derive(Debug)]
 pub(super) struct Host {
     /// A procfs of the host's PID namespace, in no mount table.
     pub(super) procfs: OwnedFd,
-    /// The host's /dev/null.
+    /// A null device, the template's.
     pub(super) null: OwnedFd,
 }
 
 /// Leaves the host's mount table for good.
 pub(super) fn enter() -> Result<Host, InitFailure> {
-    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", "/dev/null")?;
     let procfs = detached("proc", &[], MountAttrFlags::empty())?.0;
-    let null_mount = {
-        unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace", "")?;
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).step("make private", "/")?;
-        open_tree(CWD, "/dev/null", OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)
-            .step("clone the mount of", "/dev/null")?
-    };
+    unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace", "")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).step("make private", "/")?;
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let (root, context) = detached("tmpfs", &[("size", "64k"), ("nr_inodes", "16"), ("mode", "755")], nosuid)?;
     for path in [SHM, VOID] {
         mkdirat(&root, path.trim_start_matches('/'), Mode::from_raw_mode(0o755)).step("make", path)?;
     }
-    let file = NULL.trim_start_matches('/');
-    openat(&root, file, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))
-        .step("make", NULL)?;
+    // A node of its own: what a container changes about a masked path or its standard input (chmod(2)) must not change the
+    // host's /dev/null.
+    let (null, mode) = (NULL.trim_start_matches('/'), Mode::from_raw_mode(0o666));
+    mknodat(&root, null, FileType::CharacterDevice, mode, makedev(1, 3)).step("make the device", NULL)?;
+    // Whatever the agent's umask is.
+    chmodat(&root, null, mode, AtFlags::empty()).step("set the mode of", NULL)?;
     let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     // From here on it does not change: what a container gets of it is read-only as a whole, not only as mounted.
     fsconfig_set_flag(&context, "ro").step("make read-only", "/")?;
     fsconfig_reconfigure(&context).step("make read-only", "/")?;
     move_mount(&root, "", CWD, "/", attach).step("mount the template root", "")?;
-    // Only now: before Linux 6.15 nothing can be mounted on a detached mount.
-    move_mount(&null_mount, "", &root, file, attach).step("mount on", NULL)?;
     fchdir(&root).step("enter the template root", "")?;
     pivot_root(".", ".").step("pivot into the template root", "")?;
     unmount(".", UnmountFlags::DETACH).step("leave the host's mounts", "")?;
     chdir("/").step("enter the template root", "/")?;
+    let null = openat(CWD, NULL, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", NULL)?;
     Ok(Host { procfs, null })
 }
 
