@@ -41,6 +41,7 @@ const RULES: &[Rule] = &[
             "cri",
             "fault",
             "image",
+            "libcontainer::apparmor",
             "libcontainer::cgroup",
             "libcontainer::host",
             "model",
@@ -61,6 +62,7 @@ const RULES: &[Rule] = &[
         &[
             "fault",
             "image",
+            "libcontainer::apparmor",
             "libcontainer::cgroup",
             "libcontainer::host",
             "libcontainer::plan",
@@ -95,7 +97,8 @@ const RULES: &[Rule] = &[
     rule("monitor::protocol", &["libcontainer::plan", "model", "sys"], NO_RUNTIME),
     rule("monitor", &[], NO_RUNTIME),
     rule("libcontainer::run", &["libcontainer::plan", "model", "sys"], NO_RUNTIME),
-    rule("libcontainer::host", &["libcontainer::spec", "model", "sys"], &["tokio", "tonic"]),
+    rule("libcontainer::apparmor", &[], &["tokio", "tonic"]),
+    rule("libcontainer::host", &["libcontainer::apparmor", "libcontainer::spec", "model", "sys"], &["tokio", "tonic"]),
     rule("libcontainer::cgroup", &["libcontainer::spec", "model", "sys"], &["tonic"]),
     rule("libcontainer::plan", &["libcontainer::seccomp", "libcontainer::spec", "model"], PURE),
     // Capabilities by name: profiles have conditions on them.

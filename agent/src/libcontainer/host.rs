@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use cri_api::v1::ContainerConfig;
 use rustix::thread::CapabilitySet;
 
+use super::apparmor;
 use super::spec::{CgroupMounts, HostDevice, HostDevices, HostFacts};
 
 /// A look at the host that failed.
@@ -45,7 +46,7 @@ pub fn facts(cgroups: CgroupMounts) -> Result<HostFacts, HostError> {
         swap_limit: has_swap_limit(&cgroups),
         hugetlb: has_controller(&cgroups, "hugetlb"),
         recursive_readonly: kernel >= (5, 12),
-        apparmor: read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y"),
+        apparmor: apparmor::is_active(),
         apparmor_default: None,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         cgroups,

@@ -1,5 +1,7 @@
 //! Containers as the kernel knows them: from an OCI runtime `Spec` to a running process.
 
+/// AppArmor: the default profile, and what is loaded.
+pub mod apparmor;
 /// cgroups v1, v2 and hybrid: make, limit, enter, kill, freeze, measure.
 pub mod cgroup;
 /// What this host can do and has.

@@ -13,13 +13,14 @@ use prost::Message;
 use super::reopen_log::open_log_target;
 use super::{Engine, Error, accounts};
 use crate::image::Image;
+use crate::libcontainer::apparmor;
 use crate::libcontainer::cgroup::{Cgroup, CgroupFds};
 use crate::libcontainer::host;
 use crate::libcontainer::plan::{
     Attributes, FdSource, ImageTree, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan,
 };
 use crate::libcontainer::run::{self, OpenError};
-use crate::libcontainer::spec::security::{self, SeccompChoice};
+use crate::libcontainer::spec::security::{self, AppArmorChoice, SeccompChoice};
 use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput};
 use crate::model::{ContainerId, ContainerSpec, ImageVolume, Pod, ProcessUser};
 use crate::monitor::client::{self, LogTarget, Placeholder};
@@ -89,6 +90,7 @@ impl Engine {
         let context = spec.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
         let user = spec::user::resolve(context, image_user(image), &passwd, &group)?;
         let profile = self.seccomp_profile(context)?;
+        self.require_apparmor_profile(context)?;
         let run_dir = self.state.records().pod_dir(&pod.id);
         let oci = spec::build(&SpecInput {
             sandbox: &pod.spec.config,
@@ -167,6 +169,18 @@ impl Engine {
                 reason: format!("the localhost profile {name:?} cannot be read: {error}"),
             }),
         }
+    }
+
+    /// The kernel would refuse a profile that is not loaded, too, but with a bare ENOENT.
+    fn require_apparmor_profile(&self, context: Option<&LinuxContainerSecurityContext>) -> Result<(), Error> {
+        let AppArmorChoice::Localhost(name) = security::apparmor_choice(context)? else { return Ok(()) };
+        let reason = match apparmor::is_loaded(&name) {
+            _ if !self.host.apparmor => return Ok(()),
+            Ok(true) => return Ok(()),
+            Ok(false) => format!("the profile {name:?} is not loaded on this node (apparmor_parser -r FILE loads it)"),
+            Err(error) => format!("cannot tell whether the profile {name:?} is loaded: {error}"),
+        };
+        Err(Error::Invalid { field: "linux.security_context.apparmor", reason })
     }
 
     /// A warning is the same for every container: it is told once.

@@ -2,6 +2,7 @@
 //! agent of its own; with `CRI_ENDPOINT` they refuse to run.
 
 mod agent;
+mod apparmor;
 mod budgets;
 mod disk;
 mod fault_points;

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::config::{CgroupDriver, Config, Ipv6Subnet};
 use crate::image::{ImageConfig, ImageError, ImageStore};
+use crate::libcontainer::apparmor;
 use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout, Systemd};
 use crate::libcontainer::host::{self, HostError};
 use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
@@ -52,12 +53,13 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
         Driver::Cgroupfs => None,
         Driver::Systemd => Some(Systemd::connect(None).await?),
     };
-    let host = host::facts(cgroups.mounts().clone())?;
+    let mut host = host::facts(cgroups.mounts().clone())?;
     let (root, image_config) = (config.paths.root.clone(), images(config));
-    // The three do not need each other, and each has a disk or another process to wait for.
-    let (images, network, spawner) = tokio::join!(
+    // The four do not need each other, and each has a disk or another process to wait for.
+    let (images, network, profile, spawner) = tokio::join!(
         tokio::task::spawn_blocking(move || ImageStore::open(&root, image_config)),
         PodNetwork::open(network(config)),
+        default_profile(host.apparmor),
         Spawner::start(SpawnerConfig {
             binary: config.paths.monitor.clone(),
             cgroup_procs: monitor_cgroup(config, &cgroups)?,
@@ -65,6 +67,7 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
         }),
     );
     let spawner = spawner?;
+    host.apparmor_default = profile;
     if let Some(systemd) = &systemd {
         // Before it has forked anybody: every monitor is born there, and none ends with the agent's own unit.
         let scope = config.cgroups.monitor_cgroup.as_deref().unwrap_or(MONITOR_SCOPE);
@@ -90,6 +93,27 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
         "recovered"
     );
     Ok(engine)
+}
+
+/// The AppArmor profile of containers that ask for none. Without one they run unconfined, as on a host without AppArmor.
+async fn default_profile(active: bool) -> Option<String> {
+    if !active {
+        return None;
+    }
+    match tokio::task::spawn_blocking(apparmor::load_default).await {
+        Ok(Ok(())) => Some(apparmor::DEFAULT.to_owned()),
+        Ok(Err(error)) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "AppArmor is active, but containers run without a default profile"
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "AppArmor is active, but containers run without a default profile");
+            None
+        }
+    }
 }
 
 /// Tries again to set the pod network up while it is not ready (iptables was missing, another network overlapped). A

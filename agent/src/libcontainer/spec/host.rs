@@ -19,7 +19,7 @@ pub struct HostFacts {
     pub recursive_readonly: bool,
     /// AppArmor is active.
     pub apparmor: bool,
-    /// Name of the loaded AppArmor profile for containers that ask for none.
+    /// Name of the loaded AppArmor profile for containers that ask for none; `None` where it could not be loaded.
     pub apparmor_default: Option<String>,
     /// SELinux is enforcing or permissive.
     pub selinux: bool,

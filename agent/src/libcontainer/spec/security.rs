@@ -83,24 +83,35 @@ pub(super) fn seccomp(input: &SpecInput<'_>) -> Result<Option<LinuxSeccomp>, Spe
     })
 }
 
-/// `None`: no profile is set on exec. The new field beats the deprecated one; privileged alone is unconfined.
-pub(super) fn apparmor_profile(
-    context: Option<&LinuxContainerSecurityContext>,
-    host: &HostFacts,
-) -> Result<Option<String>, SpecError> {
-    const FIELD: &str = "linux.security_context.apparmor";
-    let named = |name: &str| match name {
-        "" => Err(invalid(FIELD, name, "is no profile name")),
-        name if !host.apparmor => {
-            Err(invalid(FIELD, name, "is an AppArmor profile, and AppArmor is not active on this node"))
+/// Which AppArmor profile a request means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppArmorChoice {
+    /// Nothing was said: the default profile where there is one.
+    Unsaid,
+    /// No profile.
+    Unconfined,
+    /// Our own profile, and no container without it.
+    RuntimeDefault,
+    /// A profile that the node's operator has loaded.
+    Localhost(String),
+}
+
+/// The new field beats the deprecated one; privileged alone is unconfined.
+///
+/// # Errors
+/// `SpecError::Invalid`: a kind or a name that is none.
+pub fn apparmor_choice(context: Option<&LinuxContainerSecurityContext>) -> Result<AppArmorChoice, SpecError> {
+    let named = |name: &str| {
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err(invalid(APPARMOR, name, "is no profile name"));
         }
-        name => Ok(Some(name.to_owned())),
+        Ok(AppArmorChoice::Localhost(name.to_owned()))
     };
-    let Some(context) = context else { return Ok(host.apparmor_default.clone()) };
+    let Some(context) = context else { return Ok(AppArmorChoice::Unsaid) };
     if let Some(profile) = &context.apparmor {
-        return match profile_type(FIELD, profile)? {
-            ProfileType::RuntimeDefault => Ok(host.apparmor_default.clone()),
-            ProfileType::Unconfined => Ok(None),
+        return match profile_type(APPARMOR, profile)? {
+            ProfileType::RuntimeDefault => Ok(AppArmorChoice::RuntimeDefault),
+            ProfileType::Unconfined => Ok(AppArmorChoice::Unconfined),
             ProfileType::Localhost => {
                 named(profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref))
             }
@@ -108,13 +119,39 @@ pub(super) fn apparmor_profile(
     }
     #[allow(deprecated)]
     match context.apparmor_profile.as_str() {
-        "" if context.privileged => Ok(None),
-        "" | "runtime/default" => Ok(host.apparmor_default.clone()),
-        "unconfined" => Ok(None),
+        "" if context.privileged => Ok(AppArmorChoice::Unconfined),
+        "" => Ok(AppArmorChoice::Unsaid),
+        "runtime/default" => Ok(AppArmorChoice::RuntimeDefault),
+        "unconfined" => Ok(AppArmorChoice::Unconfined),
         text => match text.strip_prefix("localhost/") {
             Some(name) => named(name),
-            None => Err(invalid(FIELD, text, "is not runtime/default, unconfined or localhost/<name>")),
+            None => Err(invalid(APPARMOR, text, "is not runtime/default, unconfined or localhost/<name>")),
         },
+    }
+}
+
+const APPARMOR: &str = "linux.security_context.apparmor";
+
+/// `None`: no profile is set on exec. Who asks for one gets it or an error; who says nothing gets what there is.
+pub(super) fn apparmor_profile(
+    context: Option<&LinuxContainerSecurityContext>,
+    host: &HostFacts,
+) -> Result<Option<String>, SpecError> {
+    let off = |name| Err(invalid(APPARMOR, name, "cannot be applied: AppArmor is not active on this node"));
+    match apparmor_choice(context)? {
+        AppArmorChoice::Unsaid => Ok(host.apparmor_default.clone()),
+        AppArmorChoice::Unconfined => Ok(None),
+        AppArmorChoice::RuntimeDefault if !host.apparmor => off("RuntimeDefault".to_owned()),
+        AppArmorChoice::RuntimeDefault => match &host.apparmor_default {
+            Some(name) => Ok(Some(name.clone())),
+            None => Err(invalid(
+                APPARMOR,
+                "RuntimeDefault",
+                "cannot be applied: the default profile could not be loaded, as the agent's log says",
+            )),
+        },
+        AppArmorChoice::Localhost(name) if !host.apparmor => off(name),
+        AppArmorChoice::Localhost(name) => Ok(Some(name)),
     }
 }
 

@@ -479,18 +479,55 @@ fn seccomp_profiles_go_into_the_spec() {
     assert!(error.to_string().contains("/p.json") && reason.contains("line 1"), "{error}: {reason}");
 }
 
+fn apparmor(fixture: &Fixture) -> Option<String> {
+    fixture.build().unwrap().process().as_ref().unwrap().apparmor_profile().clone()
+}
+
+#[test]
+fn the_new_apparmor_field_beats_the_deprecated_one() {
+    let mut fixture = Fixture::new();
+    fixture.host.apparmor = true;
+    fixture.host.apparmor_default = Some("berth-default".to_owned());
+    let new = |kind: i32, name: &str| {
+        Some(cri_api::v1::SecurityProfile { profile_type: kind, localhost_ref: name.to_owned() })
+    };
+    #[allow(deprecated)]
+    let mut profile = |new: Option<cri_api::v1::SecurityProfile>, old: &str, privileged: bool| {
+        let context = fixture.context();
+        (context.apparmor, context.apparmor_profile, context.privileged) = (new, old.to_owned(), privileged);
+        let sandbox = fixture.sandbox.linux.get_or_insert_default().security_context.get_or_insert_default();
+        sandbox.privileged = privileged;
+        apparmor(&fixture)
+    };
+    let default = Some("berth-default".to_owned());
+    assert_eq!(profile(None, "", false), default);
+    assert_eq!(profile(None, "runtime/default", false), default);
+    assert_eq!(profile(None, "unconfined", false), None);
+    assert_eq!(profile(None, "localhost/old", false).as_deref(), Some("old"));
+    assert_eq!(profile(new(0, ""), "unconfined", false), default);
+    assert_eq!(profile(new(1, ""), "localhost/old", false), None);
+    assert_eq!(profile(new(2, "mine"), "localhost/old", false).as_deref(), Some("mine"));
+    assert_eq!(profile(new(2, "localhost/mine"), "", false).as_deref(), Some("mine"));
+    assert_eq!(profile(None, "", true), None, "privileged alone is unconfined");
+    assert_eq!(profile(new(2, "mine"), "", true).as_deref(), Some("mine"));
+    for bad in ["", "two\nlines"] {
+        fixture.context().apparmor = new(2, bad);
+        assert!(fixture.error().contains("is no profile name"), "{bad:?}");
+    }
+}
+
 #[test]
 fn security_labels_need_their_module() {
     let mut fixture = Fixture::new();
     let profile = cri_api::v1::SecurityProfile { profile_type: 2, localhost_ref: "mine".to_owned() };
     fixture.context().apparmor = Some(profile);
     assert!(fixture.error().contains("AppArmor is not active"));
+    fixture.context().apparmor = Some(cri_api::v1::SecurityProfile::default());
+    assert!(fixture.error().contains("AppArmor is not active"), "RuntimeDefault was asked for");
     fixture.host.apparmor = true;
-    fixture.host.apparmor_default = Some("berth-default".to_owned());
-    let label = |fixture: &Fixture| fixture.build().unwrap().process().as_ref().unwrap().apparmor_profile().clone();
-    assert_eq!(label(&fixture).as_deref(), Some("mine"));
+    assert!(fixture.error().contains("could not be loaded"), "RuntimeDefault was asked for");
     fixture.context().apparmor = None;
-    assert_eq!(label(&fixture).as_deref(), Some("berth-default"));
+    assert_eq!(apparmor(&fixture), None, "nothing was asked for");
 
     let options = |level: &str| cri_api::v1::SeLinuxOption { level: level.to_owned(), ..Default::default() };
     fixture.context().selinux_options = Some(options("rotten"));

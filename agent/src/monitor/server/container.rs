@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::cgroup_tree;
@@ -116,13 +117,13 @@ impl Container {
         self.stdio.stdout.as_ref().filter(|_| self.tty).map(Output::fd)
     }
 
-    /// Kills everything in it. In a PID namespace of its own that takes one signal; otherwise its cgroup is killed.
+    /// Kills everything in it. In a PID namespace of its own that takes one signal; otherwise its cgroup is killed. So it is,
+    /// too, when the signal is refused: an AppArmor profile without a rule for signals lets none in, not even from the node.
     pub(super) fn kill_tree(&self) {
-        if let Some(pidfd) = &self.pidfd {
-            // An init that is dead already has taken everything with it.
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        }
-        if let (false, Some(cgroup)) = (self.own_pid_namespace, &self.cgroup.unified) {
+        // An init that is dead already has taken everything with it.
+        let refused =
+            self.pidfd.as_ref().is_some_and(|pidfd| pidfd_send_signal(pidfd, Signal::KILL) == Err(Errno::ACCESS));
+        if let (true, Some(cgroup)) = (refused || !self.own_pid_namespace, &self.cgroup.unified) {
             cgroup_tree::kill(cgroup);
         }
     }
