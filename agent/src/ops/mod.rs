@@ -65,7 +65,7 @@ use crate::state::{Lookup, Snapshot, State};
 
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
-pub use stats::Stats;
+pub use stats::{LayerUsage, Stats};
 
 /// What the verbs share. One per agent.
 pub struct Engine {

@@ -10,12 +10,12 @@ use crate::ops::Stats;
 
 /// One container's. `disk` is the mount point of the file system that its writable layer is on.
 pub(in crate::cri) fn stats(container: &Container, stats: &Stats, disk: &Path) -> v1::ContainerStats {
-    let layer = v1::FilesystemUsage {
-        timestamp: stats.timestamp,
+    let layer = stats.layer.map(|layer| v1::FilesystemUsage {
+        timestamp: layer.measured_at,
         fs_id: Some(v1::FilesystemIdentifier { mountpoint: disk.to_string_lossy().into_owned() }),
-        used_bytes: number(stats.layer.bytes),
-        inodes_used: number(stats.layer.inodes),
-    };
+        used_bytes: number(layer.bytes),
+        inodes_used: number(layer.inodes),
+    });
     let cgroup = stats.cgroup.as_ref();
     v1::ContainerStats {
         attributes: Some(v1::ContainerAttributes {
@@ -31,7 +31,7 @@ pub(in crate::cri) fn stats(container: &Container, stats: &Stats, disk: &Path) -
             psi: None,
         }),
         memory: cgroup.map(|cgroup| memory(cgroup, stats.timestamp)),
-        writable_layer: Some(layer),
+        writable_layer: layer,
         swap: cgroup.and_then(|cgroup| swap(cgroup, stats.timestamp)),
         io: None,
     }
@@ -66,10 +66,11 @@ fn swap(cgroup: &CgroupStats, timestamp: i64) -> Option<v1::SwapUsage> {
 mod tests {
     use super::super::sample;
     use super::*;
+    use crate::ops::LayerUsage;
 
     fn of(cgroup: Option<CgroupStats>) -> v1::ContainerStats {
-        let mut reading = Stats { timestamp: 5, cgroup, usage_nano_cores: None, layer: Default::default() };
-        reading.layer.bytes = 10;
+        let layer = Some(LayerUsage { bytes: 10, inodes: 1, measured_at: 4 });
+        let reading = Stats { timestamp: 5, cgroup, usage_nano_cores: None, layer };
         stats(&sample::container("c", "a", "web"), &reading, Path::new("/var"))
     }
 
@@ -93,6 +94,7 @@ mod tests {
     fn an_exited_container_still_takes_disk() {
         let stats = of(None);
         assert_eq!((stats.cpu, stats.memory, stats.swap), (None, None, None));
-        assert_eq!(stats.writable_layer.unwrap().used_bytes, number(10));
+        let layer = stats.writable_layer.unwrap();
+        assert_eq!((layer.used_bytes, layer.timestamp), (number(10), 4), "of the moment it was measured");
     }
 }

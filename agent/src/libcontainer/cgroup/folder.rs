@@ -57,6 +57,17 @@ impl Root {
         Ok(Folder { fd, path: self.full(path) })
     }
 
+    /// Reads a whole file of a cgroup in three system calls, into a buffer that serves many.
+    pub(super) fn read<'b>(&self, path: &str, file: &str, buffer: &'b mut Vec<u8>) -> Result<&'b str, CgroupError> {
+        let name = if path.is_empty() { file.to_owned() } else { format!("{path}/{file}") };
+        let failed = |op, errno| io_error(op, &self.full(&name), errno);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = openat(&*self.fd, &name, flags, Mode::empty()).map_err(|errno| failed("open", errno))?;
+        let length = read_file(&fd, buffer).map_err(|errno| failed("read", errno))?;
+        // The kernel writes ASCII; what is not text has no number that we look for.
+        Ok(std::str::from_utf8(&buffer[..length]).unwrap_or_default())
+    }
+
     /// Makes a folder and its missing parents; gives those that were made, the outermost first.
     pub(super) fn make<'p>(&self, path: &'p str) -> Result<Vec<&'p str>, CgroupError> {
         let make = |path: &str| mkdirat(&*self.fd, path, Mode::from_raw_mode(0o755));
@@ -90,6 +101,24 @@ impl Root {
         let Ok(entries) = std::fs::read_dir(self.full(path)) else { return Vec::new() };
         let folders = entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
+/// Fills the buffer, which grows with the file; its length is not the text's. A file whose text is one record (seq_file's
+/// single_open, all that we read for numbers) comes whole in one read(2), so that one that leaves room is the last.
+fn read_file(fd: &OwnedFd, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    buffer.resize(buffer.len().max(4096), 0);
+    let mut length = 0;
+    loop {
+        match rustix::io::read(fd, &mut buffer[length..]) {
+            Ok(more) => length += more,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        if length < buffer.len() {
+            return Ok(length);
+        }
+        buffer.resize(length * 2, 0);
     }
 }
 

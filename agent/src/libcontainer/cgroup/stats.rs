@@ -1,6 +1,6 @@
 //! Usage of a cgroup, in the same words for both versions.
 
-use super::folder::Folder;
+use super::folder::Root;
 use super::{Cgroup, CgroupError};
 
 /// What a container uses.
@@ -31,6 +31,24 @@ pub struct CgroupStats {
 /// v1 says "no limit" as the largest page-aligned number.
 const V1_UNLIMITED: u64 = 1 << 60;
 
+/// The files of one cgroup, read one after the other into the same buffer.
+struct Files<'a> {
+    root: &'a Root,
+    path: &'a str,
+    buffer: Vec<u8>,
+}
+
+impl Files<'_> {
+    fn read(&mut self, file: &str) -> Result<&str, CgroupError> {
+        self.root.read(self.path, file, &mut self.buffer)
+    }
+
+    /// A file that holds one number; `max` is none.
+    fn number(&mut self, file: &str) -> Result<Option<u64>, CgroupError> {
+        Ok(self.read(file)?.trim().parse().ok())
+    }
+}
+
 impl Cgroup {
     /// Reads the counters now.
     ///
@@ -38,27 +56,27 @@ impl Cgroup {
     /// `CgroupError::Io` when the cgroup is gone.
     pub fn stats(&self) -> Result<CgroupStats, CgroupError> {
         let mut stats = CgroupStats::default();
-        let open = |controller| self.layout.home(controller).map(|root| root.open(&self.path)).transpose();
+        let files = |root| Files { root, path: &self.path, buffer: Vec::new() };
         if self.layout.is_unified() {
             let Some(root) = self.layout.unified() else { return Ok(stats) };
-            let folder = root.open(&self.path)?;
-            stats.cpu_usage_ns = 1000 * value(&folder.read("cpu.stat")?, "usage_usec");
+            let mut files = files(root);
+            stats.cpu_usage_ns = 1000 * value(files.read("cpu.stat")?, "usage_usec");
             if root.has("memory") {
-                memory_v2(&folder, &mut stats)?;
+                memory_v2(&mut files, &mut stats)?;
             }
             if root.has("pids") {
-                stats.pids = folder.number("pids.current")?.unwrap_or(0);
+                stats.pids = files.number("pids.current")?.unwrap_or(0);
             }
             return Ok(stats);
         }
-        if let Some(folder) = open("cpuacct")? {
-            stats.cpu_usage_ns = folder.number("cpuacct.usage")?.unwrap_or(0);
+        if let Some(root) = self.layout.home("cpuacct") {
+            stats.cpu_usage_ns = files(root).number("cpuacct.usage")?.unwrap_or(0);
         }
-        if let Some(folder) = open("memory")? {
-            memory_v1(&folder, &mut stats)?;
+        if let Some(root) = self.layout.home("memory") {
+            memory_v1(&mut files(root), &mut stats)?;
         }
-        if let Some(folder) = open("pids")? {
-            stats.pids = folder.number("pids.current")?.unwrap_or(0);
+        if let Some(root) = self.layout.home("pids") {
+            stats.pids = files(root).number("pids.current")?.unwrap_or(0);
         }
         Ok(stats)
     }
@@ -74,32 +92,32 @@ impl Cgroup {
     }
 }
 
-fn memory_v2(folder: &Folder, stats: &mut CgroupStats) -> Result<(), CgroupError> {
-    let detail = folder.read("memory.stat")?;
-    stats.memory_usage = folder.number("memory.current")?.unwrap_or(0);
-    stats.memory_working_set = stats.memory_usage.saturating_sub(value(&detail, "inactive_file"));
-    stats.memory_rss = value(&detail, "anon");
-    stats.page_faults = value(&detail, "pgfault");
-    stats.major_page_faults = value(&detail, "pgmajfault");
-    stats.memory_limit = folder.number("memory.max")?;
+fn memory_v2(files: &mut Files<'_>, stats: &mut CgroupStats) -> Result<(), CgroupError> {
+    stats.memory_usage = files.number("memory.current")?.unwrap_or(0);
+    let detail = files.read("memory.stat")?;
+    stats.memory_working_set = stats.memory_usage.saturating_sub(value(detail, "inactive_file"));
+    stats.memory_rss = value(detail, "anon");
+    stats.page_faults = value(detail, "pgfault");
+    stats.major_page_faults = value(detail, "pgmajfault");
+    stats.memory_limit = files.number("memory.max")?;
     // Without swap accounting the files are not there.
-    stats.swap_usage = folder.number("memory.swap.current").ok().flatten();
-    stats.swap_limit = folder.number("memory.swap.max").ok().flatten();
+    stats.swap_usage = files.number("memory.swap.current").ok().flatten();
+    stats.swap_limit = files.number("memory.swap.max").ok().flatten();
     Ok(())
 }
 
-fn memory_v1(folder: &Folder, stats: &mut CgroupStats) -> Result<(), CgroupError> {
-    let detail = folder.read("memory.stat")?;
-    stats.memory_usage = folder.number("memory.usage_in_bytes")?.unwrap_or(0);
-    stats.memory_working_set = stats.memory_usage.saturating_sub(value(&detail, "total_inactive_file"));
-    stats.memory_rss = value(&detail, "total_rss");
-    stats.page_faults = value(&detail, "total_pgfault");
-    stats.major_page_faults = value(&detail, "total_pgmajfault");
+fn memory_v1(files: &mut Files<'_>, stats: &mut CgroupStats) -> Result<(), CgroupError> {
+    stats.memory_usage = files.number("memory.usage_in_bytes")?.unwrap_or(0);
+    let detail = files.read("memory.stat")?;
+    stats.memory_working_set = stats.memory_usage.saturating_sub(value(detail, "total_inactive_file"));
+    stats.memory_rss = value(detail, "total_rss");
+    stats.page_faults = value(detail, "total_pgfault");
+    stats.major_page_faults = value(detail, "total_pgmajfault");
     let limited = |number: Option<u64>| number.filter(|&limit| limit < V1_UNLIMITED);
-    stats.memory_limit = limited(folder.number("memory.limit_in_bytes")?);
-    let both = folder.number("memory.memsw.usage_in_bytes").ok().flatten();
+    stats.memory_limit = limited(files.number("memory.limit_in_bytes")?);
+    let both = files.number("memory.memsw.usage_in_bytes").ok().flatten();
     stats.swap_usage = both.map(|both| both.saturating_sub(stats.memory_usage));
-    let both = limited(folder.number("memory.memsw.limit_in_bytes").ok().flatten());
+    let both = limited(files.number("memory.memsw.limit_in_bytes").ok().flatten());
     stats.swap_limit = both.map(|both| both.saturating_sub(stats.memory_limit.unwrap_or(0)));
     Ok(())
 }
