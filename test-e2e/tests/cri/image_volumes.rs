@@ -54,10 +54,9 @@ async fn newer_an_image_is_mounted_read_only_and_told() {
     let (_pod, container) = e2e.run_with("volume", &["sleep", "1000"], |c| c.mounts = vec![asked.clone()]).await;
     let seen = container.sh("cd /v && find . -type f | sort && cat kept/file").await;
     assert_eq!(seen, "./data/shown\n./kept/base\n./kept/file\n./kept/top\n./program\nnew");
-    for (line, why) in [("touch /v/x", "Read-only file system"), ("/v/program", "Permission denied")] {
-        let refused = container.exec(&["sh", "-c", line]).await;
-        assert!(refused.code != 0 && refused.stderr.contains(why), "{line}: {refused:?}");
-    }
+    let refused = container.exec(&["touch", "/v/x"]).await;
+    assert!(refused.code != 0 && refused.stderr.contains("Read-only file system"), "{refused:?}");
+    assert_eq!(container.exec(&["/v/program"]).await.code, 0, "a program of the volume runs");
     let told = container.status().await.mounts;
     let [told] = told.as_slice() else { panic!("{told:?}") };
     let image = told.image.as_ref().expect("the image is echoed");

@@ -141,7 +141,7 @@ fn image_volume(mount: &Requested, target: &str, number: usize) -> Result<Mount,
     if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
         return Err(refuse(mount, "image_sub_path is not a path below the image's root"));
     }
-    let mut options = vec!["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"];
+    let mut options = vec!["bind", "rprivate", "ro", "nosuid", "nodev"];
     options.extend(own_options(mount)?);
     Ok(entry(target, "bind", format!("{IMAGE_VOLUME}{number}"), &options))
 }
