@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status};
 
-use crate::image::{Auth, ErrorKind, ImageError, ImageStore, Progress, PullRequest};
+use crate::image::{Auth, ErrorKind, ImageError, ImageStore, Progress, PullRequest, Pushed};
 use crate::model;
 use crate::ops::Engine;
 
@@ -99,6 +99,17 @@ impl v1::admin_server::Admin for Admin {
         let store = self.readiness.images().await;
         store.export(&image, PathBuf::from(path)).await.map_err(|e| status(&e))?;
         Ok(Response::new(v1::ExportImageResponse {}))
+    }
+
+    async fn push_image(
+        &self,
+        request: Request<v1::PushImageRequest>,
+    ) -> Result<Response<v1::PushImageResponse>, Status> {
+        let v1::PushImageRequest { image, target, username, password } = request.into_inner();
+        let auth = (!username.is_empty()).then(|| Auth { username, password, ..Auth::default() });
+        let store = self.readiness.images().await;
+        let Pushed { reference, sent } = store.push(&image, &target, auth).await.map_err(|e| status(&e))?;
+        Ok(Response::new(v1::PushImageResponse { reference, sent }))
     }
 
     async fn commit_container(

@@ -14,6 +14,7 @@ use crate::admin::v1::admin_client::AdminClient;
 use crate::admin::v1::pull_image_progress::Event;
 use crate::admin::v1::{
     CommitContainerRequest, ExportImageRequest, ImportImageRequest, LayerProgress, Layers, PullImageRequest,
+    PushImageRequest,
 };
 
 /// Image ids are told by so many digits.
@@ -53,6 +54,16 @@ enum Action {
         image: String,
         /// The file to write; one that is there is replaced
         file: PathBuf,
+    },
+    /// Send an image to its registry
+    Push {
+        /// Name, digest or id
+        image: String,
+        /// The name to push it under; the image's own if there is none
+        target: Option<String>,
+        /// Credentials for the registry; the password is read from BERTH_REGISTRY_PASSWORD
+        #[arg(long, value_name = "NAME")]
+        username: Option<String>,
     },
     /// Make an image of a container's writable layer on top of its image
     Commit {
@@ -113,6 +124,7 @@ pub(super) fn run(arguments: ImageArguments) -> Result<(), ImageFailure> {
             Action::Pull { reference, username } => pull(channel, reference, username).await,
             Action::Import { file, name } => import(channel, &file, name).await,
             Action::Export { image, file } => export(channel, image, &file).await,
+            Action::Push { image, target, username } => push(channel, image, target, username).await,
             Action::Commit { container, reference } => commit(channel, container, reference).await,
             Action::Ls { quiet } => list(channel, quiet).await,
             Action::Rm { references } => remove(channel, references).await,
@@ -128,7 +140,7 @@ async fn connect(path: &Path) -> Result<Channel, ImageFailure> {
 }
 
 async fn pull(channel: Channel, reference: String, username: Option<String>) -> Result<(), ImageFailure> {
-    let password = username.as_ref().and_then(|_| std::env::var("BERTH_REGISTRY_PASSWORD").ok()).unwrap_or_default();
+    let password = password(username.as_deref());
     let request = PullImageRequest { reference, username: username.unwrap_or_default(), password };
     let mut events = AdminClient::new(channel).pull_image(request).await?.into_inner();
     let mut bars = Bars::default();
@@ -203,6 +215,25 @@ async fn export(channel: Channel, image: String, file: &Path) -> Result<(), Imag
     let path = std::path::absolute(file).map_err(|source| ImageFailure::File { path: file.to_owned(), source })?;
     let request = ExportImageRequest { image, path: path.to_string_lossy().into_owned() };
     AdminClient::new(channel).export_image(request).await?;
+    Ok(())
+}
+
+/// Of the environment, where it does not show in the list of processes.
+fn password(username: Option<&str>) -> String {
+    username.and_then(|_| std::env::var("BERTH_REGISTRY_PASSWORD").ok()).unwrap_or_default()
+}
+
+async fn push(
+    channel: Channel,
+    image: String,
+    target: Option<String>,
+    username: Option<String>,
+) -> Result<(), ImageFailure> {
+    let password = password(username.as_deref());
+    let username = username.unwrap_or_default();
+    let request = PushImageRequest { image, target: target.unwrap_or_default(), username, password };
+    let pushed = AdminClient::new(channel).push_image(request).await?.into_inner();
+    println!("{}  {} sent", pushed.reference, indicatif::HumanBytes(pushed.sent));
     Ok(())
 }
 

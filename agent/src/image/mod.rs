@@ -50,4 +50,4 @@ pub use progress::{LayerSize, Progress, ProgressSender};
 pub use pull::PullRequest;
 pub use reference::Reference;
 pub use registry::Auth;
-pub use store::ImageStore;
+pub use store::{ImageStore, Pushed};

@@ -13,7 +13,7 @@ use super::image::{FsUsage, Image};
 use super::joins::Joins;
 use super::layer::Limits;
 use super::layout::{Holder, Layout};
-use super::manifest::Descriptor;
+use super::manifest::{Descriptor, OCI_MANIFEST};
 use super::platform::Platform;
 use super::progress::Listener;
 use super::pull::{self, PullRequest};
@@ -112,6 +112,31 @@ impl ImageStore {
             export::archive(&exported, &image.repo_tags, &target)
         })
         .await
+    }
+
+    /// Sends an image to a registry, under `target` or (empty) the name it was asked for by.
+    ///
+    /// # Errors
+    /// See [`ImageError::kind`].
+    pub async fn push(self: &Arc<Self>, name: &str, target: &str, auth: Option<Auth>) -> Result<Pushed, ImageError> {
+        let target: Reference = if target.is_empty() { name } else { target }.parse()?;
+        if target.digest().is_some() {
+            let reason = "what is pushed is packed anew and has another digest; give a tag".to_owned();
+            return Err(ImageError::InvalidArgument { field: "target", reason });
+        }
+        let (image, claim) = self.claim_image(name)?;
+        let repository = self.client.repository(&target, auth.filter(Auth::says_something)).await?;
+        let (store, packed) = (self.clone(), image.clone());
+        let exported = blocking("push", move || export::make(&store, &packed, claim)).await?;
+        let names = image.repo_tags.iter().chain(&image.repo_digests).filter_map(|name| name.parse::<Reference>().ok());
+        let same_registry = names.filter(|name| name.registry() == target.registry() && name.name() != target.name());
+        let siblings: Vec<String> = same_registry.map(|name| name.repository().to_owned()).collect();
+        let mut sent = 0;
+        for blob in &exported.blobs {
+            sent += repository.push_blob(blob, &siblings).await?;
+        }
+        repository.push_manifest(target.manifest_selector(), OCI_MANIFEST, &exported.manifest).await?;
+        Ok(Pushed { reference: target.with_digest(&exported.manifest_digest), sent })
     }
 
     /// Makes an image of a container's writable layer. Its base and the container have to be kept by the caller.
@@ -232,6 +257,15 @@ impl ImageStore {
     pub(super) fn limits(&self) -> Limits {
         Limits { bytes: self.config.max_layer_bytes, entries: self.config.max_layer_entries }
     }
+}
+
+/// What a push did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// `registry/repository@sha256:…` of the manifest.
+    pub reference: String,
+    /// Bytes of the blobs that the registry did not have.
+    pub sent: u64,
 }
 
 /// An operation's hold on layers, ended when it is dropped.

@@ -45,7 +45,7 @@ async fn files_have_their_titles_and_survive_a_restart() {
     }
     let known = fixture.store.resolve(&reference).unwrap();
     assert!(known.artifact && known.layers.len() == 1 && known.size > 3_000_000);
-    assert_eq!(known.repo_tags, [reference.clone()]);
+    assert_eq!(known.repo_tags, std::slice::from_ref(&reference));
 
     let again = berth::image::ImageStore::open(&fixture.dir.path().join("store"), Default::default()).unwrap();
     assert_eq!(again.resolve(&id).as_deref(), Some(&*known));

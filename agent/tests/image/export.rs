@@ -96,7 +96,7 @@ async fn an_exported_image_comes_back_as_it_was() {
     let archive = from.dir.path().join("out.tar");
     from.store.export(&reference, archive.clone()).await.unwrap();
     let imported = to.store.import(archive.clone(), None).await.unwrap();
-    assert_eq!(imported[0].repo_tags, [reference.clone()]);
+    assert_eq!(imported[0].repo_tags, std::slice::from_ref(&reference));
     assert_eq!(layers(&to, &reference), layers(&from, &reference));
     let (old, new) = (from.store.resolve(&reference).unwrap(), to.store.resolve(&reference).unwrap());
     assert_eq!(old.config.config(), new.config.config());

@@ -10,6 +10,7 @@ mod build;
 mod docker_registry;
 mod export;
 mod pull;
+mod push;
 mod refused;
 mod server;
 mod signatures;

@@ -1,4 +1,4 @@
-//! The registry client: distribution-spec 1.1 (pull only), docker's token authentication, containerd's host files.
+//! The registry client: distribution-spec 1.1, docker's token authentication, containerd's host files.
 
 /// `WWW-Authenticate`.
 mod challenge;
@@ -8,6 +8,8 @@ mod connection;
 mod credentials;
 /// Mirrors and TLS settings.
 mod hosts;
+/// Uploads.
+mod push;
 /// Manifests and blobs of one repository.
 mod repository;
 /// Requests: authentication, redirects, retries.

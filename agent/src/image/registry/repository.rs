@@ -45,7 +45,7 @@ pub(crate) struct Repository {
     pub(super) registry: String,
     pub(super) repository: String,
     pub(super) auth: Option<Auth>,
-    endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Vec<Endpoint>,
     /// Authorization headers that answered an endpoint's challenge, by its address.
     granted: Mutex<HashMap<String, String>>,
 }
@@ -116,7 +116,7 @@ impl Repository {
         error
     }
 
-    fn nowhere(&self, what: &str, capability: &str) -> ImageError {
+    pub(super) fn nowhere(&self, what: &str, capability: &str) -> ImageError {
         ImageError::NotFound {
             what: what.to_owned(),
             registry: self.registry.clone(),

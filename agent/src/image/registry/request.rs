@@ -91,7 +91,7 @@ impl Repository {
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(endpoint, ask, response).await) }
     }
 
-    fn url(&self, endpoint: &Endpoint, path: &str) -> Url {
+    pub(super) fn url(&self, endpoint: &Endpoint, path: &str) -> Url {
         let mut url = endpoint.base.clone();
         url.set_path(&format!("{}/{}/{path}", url.path().trim_end_matches('/'), self.repository));
         if endpoint.is_mirror {
@@ -109,7 +109,7 @@ impl Repository {
     }
 
     /// What to send unasked: a token of the pull's own, or what answered this endpoint's challenge before.
-    fn authorization(&self, endpoint: &Endpoint) -> Option<String> {
+    pub(super) fn authorization(&self, endpoint: &Endpoint) -> Option<String> {
         let auth = self.auth_for(endpoint);
         if let Some(auth) = auth.filter(|auth| !auth.registry_token.is_empty()) {
             return Some(format!("Bearer {}", auth.registry_token));
@@ -168,7 +168,7 @@ impl Repository {
     }
 
     /// Gets what a 401 asks for. False: there is nothing to answer with, and the 401 stands.
-    async fn answer_challenge(
+    pub(super) async fn answer_challenge(
         &self,
         endpoint: &Endpoint,
         url: &Url,
@@ -237,7 +237,7 @@ impl Repository {
     }
 
     /// A status that is no success, as an error with the registry's own words.
-    async fn refusal(&self, endpoint: &Endpoint, ask: &Ask<'_>, response: Response) -> Failure {
+    pub(super) async fn refusal(&self, endpoint: &Endpoint, ask: &Ask<'_>, response: Response) -> Failure {
         let status = response.status();
         let wanted = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
         let detail = format!("{status}{}", error_text(response, self.client.patience.stall_period).await);
