@@ -1,7 +1,7 @@
 //! Berth: a Kubernetes node agent. kubelet talks CRI to it; it keeps images, pods and containers.
 //!
-//! Imports point one way only, and a test reads the `use` lines: cli → cri and admin → ops → image, network, monitor's client,
-//! libcontainer and state → model and sys. The monitor's server sees libcontainer and sys, and never tokio.
+//! Imports point one way only, and a test reads the `use` lines: cli → cri and admin → ops → image, network, stream, monitor's
+//! client, libcontainer and state → model and sys. The monitor's server sees libcontainer and sys, and never tokio.
 
 /// Berth's own small gRPC service: what the command line needs and the CRI does not have.
 pub mod admin;
@@ -27,6 +27,8 @@ pub mod network;
 pub mod ops;
 /// The agent's memory of pods and containers: snapshot reads, one writer, files.
 pub mod state;
+/// The streaming server: exec, attach and port-forward over SPDY and WebSocket.
+pub mod stream;
 /// The kernel: the only place with `unsafe`.
 pub mod sys;
 /// Logs, spans and metrics.

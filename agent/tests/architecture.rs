@@ -49,6 +49,7 @@ const RULES: &[Rule] = &[
             "network",
             "ops",
             "state",
+            "stream",
             "telemetry",
         ],
         &[],
@@ -74,6 +75,7 @@ const RULES: &[Rule] = &[
             "monitor::protocol",
             "network",
             "state",
+            "stream",
             "sys",
             "telemetry",
         ],
@@ -82,6 +84,11 @@ const RULES: &[Rule] = &[
     rule("image", &["fault", "model", "sys"], &["tonic"]),
     rule("network", &["fault", "model", "sys"], &["tonic"]),
     rule("state", &["fault", "model", "sys"], &["tonic"]),
+    // Knows no pod and no container: what a client is joined to comes as descriptors and futures.
+    rule("stream", &["model", "sys"], &["tonic", "cri_api"]),
+    // The codecs: bytes in, frames out. What hostile bytes can reach is tested, and fuzzed, without a socket.
+    rule("stream::spdy::codec", &[], &["tokio", "tonic", "rustix", "nix", "libc", "hyper"]),
+    rule("stream::websocket::codec", &[], &["tokio", "tonic", "rustix", "nix", "libc", "hyper"]),
     rule("telemetry", &["config"], &["tonic"]),
     rule(
         "monitor::client",
