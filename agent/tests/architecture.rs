@@ -85,7 +85,7 @@ const RULES: &[Rule] = &[
     rule("network", &["fault", "model", "sys"], &["tonic"]),
     rule("state", &["fault", "model", "sys"], &["tonic"]),
     // Knows no pod and no container: what a client is joined to comes as descriptors and futures.
-    rule("stream", &["model", "sys"], &["tonic", "cri_api"]),
+    rule("stream", &["model", "stream::spdy::codec", "stream::websocket::codec", "sys"], &["tonic", "cri_api"]),
     // The codecs: bytes in, frames out. What hostile bytes can reach is tested, and fuzzed, without a socket.
     rule("stream::spdy::codec", &[], &["tokio", "tonic", "rustix", "nix", "libc", "hyper"]),
     rule("stream::websocket::codec", &[], &["tokio", "tonic", "rustix", "nix", "libc", "hyper"]),
