@@ -1,6 +1,8 @@
 //! The monitor with real containers: needs root. Everything is in folders, cgroups and namespaces of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// Attached clients, and sockets in the network namespace of the pod.
+mod attach;
 /// Latencies, printed and not judged: `cargo test --release -p berth --test monitor -- --ignored --nocapture`.
 mod bench;
 /// What a container can see and do.

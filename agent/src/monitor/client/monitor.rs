@@ -9,7 +9,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::connection::{Connection, Reply};
 use super::{
-    CgroupFds, CreateContainer, ExecRequest, Execed, LogTarget, MonitorError, MonitorEvent, PodNamespaces, Scope,
+    AttachRequest, CgroupFds, CreateContainer, ExecRequest, Execed, IpFamily, LogTarget, MonitorError, MonitorEvent,
+    PodNamespaces, Scope,
 };
 use crate::model::ContainerId;
 use crate::monitor::protocol::frame::FrameError;
@@ -23,6 +24,7 @@ use crate::sys::unix_socket;
 pub struct Monitor {
     connection: Arc<Connection>,
     pid: i32,
+    streams: bool,
 }
 
 impl Monitor {
@@ -54,18 +56,25 @@ impl Monitor {
         })
         .map_err(FrameError::Io)?;
         let hello = Call::Hello(Hello { version: VERSION, cgroup_procs_fds: Vec::new() });
-        let (Body::Hello(HelloAnswer { pid, network_fds, .. }), fds) = connection.call(hello, Vec::new()).await? else {
+        let (Body::Hello(HelloAnswer { pid, network_fds, streams, .. }), fds) =
+            connection.call(hello, Vec::new()).await?
+        else {
             return Err(MonitorError::Unexpected);
         };
         let mut fds = fds.into_iter();
         let (netns, netlink) = if network_fds { (fds.next(), fds.next()) } else { (None, None) };
-        let monitor = Self { connection: Arc::new(connection), pid };
+        let monitor = Self { connection: Arc::new(connection), pid, streams };
         Ok((monitor, PodNamespaces { pid, netns, netlink }, events))
     }
 
     /// The monitor's process id on the host.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Whether it knows `attach` and `open_socket`: a pod that a first release of Berth started has a monitor that does not.
+    pub fn has_streams(&self) -> bool {
+        self.streams
     }
 
     /// Clones the container's init and has it set everything up; it then waits for `start`. Gives its process id.
@@ -184,6 +193,38 @@ impl Monitor {
     /// `WrongState` when it has none.
     pub async fn resize(&self, id: &ContainerId, columns: u32, rows: u32) -> Result<(), MonitorError> {
         self.done(Call::Resize(wire::Resize { id: id.to_string(), columns, rows }), Vec::new()).await
+    }
+
+    /// Copies a running container's output from now on to the given pipes, and gives the way to its standard input if that
+    /// was asked for and there is one: a pipe or a terminal's master side, nonblocking or not.
+    ///
+    /// # Errors
+    /// `WrongState` when it does not run, or has as many clients as it may; `NotFound`.
+    pub async fn attach(&self, request: AttachRequest) -> Result<Option<OwnedFd>, MonitorError> {
+        let AttachRequest { container, stdin, stdout, stderr, session } = request;
+        let mut fds = vec![session];
+        let mut push = |fd: Option<OwnedFd>| -> Option<u32> {
+            fds.push(fd?);
+            u32::try_from(fds.len() - 1).ok()
+        };
+        let (stdout_fd, stderr_fd) = (push(stdout), push(stderr));
+        let attach = wire::Attach { id: container.to_string(), stdin, stdout_fd, stderr_fd, session_fd: 0 };
+        match self.connection.call(Call::Attach(attach), fds).await? {
+            (Body::Attached(Nothing {}), fds) => Ok(fds.into_iter().next()),
+            _ => Err(MonitorError::Unexpected),
+        }
+    }
+
+    /// A nonblocking TCP socket in the pod's network namespace, not connected yet.
+    ///
+    /// # Errors
+    /// `Internal` when the kernel makes none (no IPv6, for one).
+    pub async fn open_socket(&self, family: IpFamily) -> Result<OwnedFd, MonitorError> {
+        let call = Call::OpenSocket(wire::OpenSocket { ipv6: family == IpFamily::V6 });
+        match self.connection.call(call, Vec::new()).await? {
+            (Body::Socket(Nothing {}), fds) => fds.into_iter().next().ok_or(MonitorError::Unexpected),
+            _ => Err(MonitorError::Unexpected),
+        }
     }
 
     /// Forgets a container; one that has not exited is killed first. Unknown ids are no error.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub use crate::libcontainer::cgroup::CgroupFds;
 use crate::libcontainer::plan::{InitPlan, ProcessPlan};
 use crate::model::{ContainerId, PodId};
-pub use crate::monitor::protocol::{ContainerState, ExitRecord, MonitorState, Phase};
+pub use crate::monitor::protocol::{ContainerState, ExitRecord, MonitorState, Phase, SessionEnd};
 
 /// What a pod's monitor is to be.
 #[derive(Debug)]
@@ -94,6 +94,31 @@ pub struct Execed {
     pub pid: i32,
     /// The terminal's master side (nonblocking not set), when it has one.
     pub terminal: Option<OwnedFd>,
+}
+
+/// A client to attach to a container.
+#[derive(Debug)]
+pub struct AttachRequest {
+    /// To which.
+    pub container: ContainerId,
+    /// It wants to write to standard input.
+    pub stdin: bool,
+    /// The writing end of a pipe for standard output, if it is wanted.
+    pub stdout: Option<OwnedFd>,
+    /// The same for standard error.
+    pub stderr: Option<OwnedFd>,
+    /// The writing end of a pipe: its other end is the session, whose closing detaches the client, and from which one byte
+    /// (`SessionEnd`) comes when the container or the monitor ended it.
+    pub session: OwnedFd,
+}
+
+/// Which internet protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// Who gets a signal.

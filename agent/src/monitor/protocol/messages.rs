@@ -15,7 +15,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is asked.
-    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub call: Option<Call>,
 }
 
@@ -64,6 +64,12 @@ pub enum Call {
     /// Spawner: fork a process that only waits.
     #[prost(message, tag = "15")]
     ForkPlaceholder(ForkPlaceholder),
+    /// Copy a container's output to a client and give it the way to its input.
+    #[prost(message, tag = "16")]
+    Attach(Attach),
+    /// Make a TCP socket in the pod's network namespace.
+    #[prost(message, tag = "17")]
+    OpenSocket(OpenSocket),
 }
 
 /// No arguments.
@@ -262,6 +268,45 @@ pub struct Resize {
     pub rows: u32,
 }
 
+/// See `Call::Attach`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Attach {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The client wants to write to standard input.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    /// The writing end of a pipe that gets standard output from now on; absent: not wanted.
+    #[prost(uint32, optional, tag = "3")]
+    pub stdout_fd: Option<u32>,
+    /// The same for standard error, of which a container with a terminal has none.
+    #[prost(uint32, optional, tag = "4")]
+    pub stderr_fd: Option<u32>,
+    /// The writing end of a pipe that is the session: closing its other end detaches the client, and one byte (a
+    /// `SessionEnd`) tells that the monitor did.
+    #[prost(uint32, tag = "5")]
+    pub session_fd: u32,
+}
+
+/// What a monitor writes into a session's pipe before it closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SessionEnd {
+    /// The container ended, and all its output is in the client's pipes.
+    ContainerEnded = b'E',
+    /// The client read too slowly: output is missing, and no more will come.
+    FellBehind = b'B',
+}
+
+/// See `Call::OpenSocket`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct OpenSocket {
+    /// IPv6 instead of IPv4.
+    #[prost(bool, tag = "1")]
+    pub ipv6: bool,
+}
+
 /// From a spawner or a monitor to the agent.
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
@@ -269,7 +314,7 @@ pub struct Answer {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is told.
-    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub body: Option<Body>,
 }
 
@@ -309,6 +354,12 @@ pub enum Body {
     /// Event: an exec'd process ended.
     #[prost(message, tag = "12")]
     ExecExited(ExecExited),
+    /// To `Attach`. Fd 0, if it was asked for and the container takes any: the way to its standard input.
+    #[prost(message, tag = "13")]
+    Attached(Nothing),
+    /// To `OpenSocket`. Fd 0: the socket, nonblocking.
+    #[prost(message, tag = "14")]
+    Socket(Nothing),
 }
 
 /// See `Body::Failure`.
@@ -360,6 +411,9 @@ pub struct HelloAnswer {
     /// The two network fds are there.
     #[prost(bool, tag = "4")]
     pub network_fds: bool,
+    /// It knows `Attach` and `OpenSocket`, which those of the first release do not.
+    #[prost(bool, tag = "5")]
+    pub streams: bool,
 }
 
 /// See `Body::Forked`.

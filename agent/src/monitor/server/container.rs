@@ -32,6 +32,7 @@ pub(super) struct Container {
     pub(super) cgroup: Cgroup,
     /// `stdio.stdout` is its terminal's master side.
     pub(super) tty: bool,
+    pub(super) input: Input,
     pub(super) stdio: Stdio,
     pub(super) log: LogFile,
     pub(super) record_dir: OwnedFd,
@@ -67,6 +68,17 @@ pub(super) struct Cgroup {
     pub(super) oom_kills_before: u64,
     /// Execs that are over, but their cgroups were still in use when last looked at.
     pub(super) execs_over: Vec<u32>,
+}
+
+/// What its standard input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// /dev/null, or a terminal that nobody types at.
+    None,
+    /// Open as long as the container lives: it blocks while nobody writes.
+    Kept,
+    /// Open until the first client that was attached to it ends (CRI `stdin_once`).
+    Once,
 }
 
 /// The monitor's ends of its standard input and output.

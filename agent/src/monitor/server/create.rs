@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::connection::Requester;
-use super::container::{Cgroup, Container, Phase, Stdio};
+use super::container::{Cgroup, Container, Input, Phase, Stdio};
+use super::events::Source;
 use super::exit::oom_kills;
 use super::log::{LogFile, Output, StreamName};
-use super::monitor::{Monitor, Outcome, Source, now_ns};
+use super::monitor::{Monitor, Outcome, now_ns};
 use super::requests::wrong_state;
 use super::spawner::{internal, invalid, with_kind};
 use crate::libcontainer::plan::{InitPlan, PidNamespace};
@@ -68,6 +69,7 @@ impl Monitor {
             cgroup_namespace: namespaces.cgroup,
             cgroup,
             tty: plan.tty,
+            input: input_of(&plan),
             stdio,
             log,
             record_dir,
@@ -215,6 +217,14 @@ impl Fds {
     }
 }
 
+fn input_of(plan: &InitPlan) -> Input {
+    match (plan.stdin, plan.stdin_once) {
+        (false, _) => Input::None,
+        (true, false) => Input::Kept,
+        (true, true) => Input::Once,
+    }
+}
+
 /// Our ends of a container's standard input and output, and its own.
 fn make_stdio(plan: &InitPlan) -> Result<(Stdio, run::Stdio), InitFailure> {
     let (mut ours, mut theirs) = (Stdio::default(), run::Stdio::default());
@@ -238,7 +248,7 @@ fn make_stdio(plan: &InitPlan) -> Result<(Stdio, run::Stdio), InitFailure> {
     Ok((ours, theirs))
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> Result<(), InitFailure> {
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> Result<(), InitFailure> {
     let flags = rustix::fs::fcntl_getfl(fd).step("read a pipe's flags", "")?;
     rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK).step("set a pipe nonblocking", "")
 }

@@ -8,8 +8,9 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 use super::cgroup_tree::read_all;
 use super::container::{Cgroup, Container, Death, Phase};
 use super::create::init;
+use super::events::Source;
 use super::log::{LogFile, Output, Progress};
-use super::monitor::{Monitor, Source, now_ns};
+use super::monitor::{Monitor, now_ns};
 use super::requests::not_found;
 use super::spawner;
 use crate::libcontainer::run::failure::{InitFailure, Step};
@@ -100,16 +101,17 @@ impl Monitor {
 
     fn read_output(&mut self, serial: u32, source: Source) -> Progress {
         let Some(at) = self.position(serial) else { return Progress::End };
-        let Container { stdio, log, .. } = &mut self.containers[at];
+        let Self { containers, clients, epoll, buffers, .. } = self;
+        let Container { stdio, log, .. } = &mut containers[at];
         let slot = if source == Source::Stdout { &mut stdio.stdout } else { &mut stdio.stderr };
         let Some(output) = slot else { return Progress::End };
-        let progress = output.read(log, &mut self.buffers, now_ns);
+        let progress = output.read(log, buffers, now_ns, |bytes| clients.copy(epoll, serial, source, bytes));
         if progress == Progress::End {
-            output.finish(log, &mut self.buffers, now_ns());
-            let ended = slot.take();
-            if let Some(output) = ended {
-                self.unwatch(output.fd());
+            output.finish(log, buffers, now_ns());
+            if let Some(output) = slot.take() {
+                epoll.unwatch(output.fd());
             }
+            clients.end_stream(epoll, serial, source);
         }
         progress
     }
@@ -178,6 +180,7 @@ impl Monitor {
         for to in waiting {
             self.connection.answer(to, Body::Stopped(record.clone()), Vec::new());
         }
+        self.clients.end_container(&self.epoll, serial);
         if !removal.is_empty() {
             self.containers.swap_remove(at);
             for to in removal {

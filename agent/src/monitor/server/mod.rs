@@ -5,6 +5,8 @@
 //!                                         └──borrower──clones──► exec'd program
 //! ```
 
+/// Clients attached to containers.
+mod attach;
 /// A cgroup with all below it.
 mod cgroup_tree;
 /// The agent's connection: answers, events, what could not be sent yet.
@@ -13,6 +15,8 @@ mod connection;
 mod container;
 /// Create and start.
 mod create;
+/// epoll, and what its events are about.
+mod events;
 /// Processes exec'd into a container.
 mod exec;
 /// What happens when a process ends.
@@ -27,6 +31,8 @@ mod placeholder;
 mod pod;
 /// From a request to its verb.
 mod requests;
+/// A client's pipe, and what waits for it.
+mod sink;
 /// The process that forks monitors.
 mod spawner;
 /// Signals, stops, removal.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::event::epoll::{Event, EventFlags};
+use rustix::time::{ClockId, clock_gettime};
 
+use super::attach::Clients;
 use super::connection::{Connection, Requester};
 use super::container::Container;
+use super::events::{Epoll, Source};
 use super::exec::ExecProcess;
 use super::log::Buffers;
 use super::pod::Network;
@@ -51,7 +52,7 @@ impl Kept {
 #[derive(Debug)]
 pub(super) struct Monitor {
     pub(super) kept: Kept,
-    epoll: OwnedFd,
+    pub(super) epoll: Epoll,
     listener: OwnedFd,
     signals: SignalFd,
     pub(super) connection: Connection,
@@ -60,6 +61,7 @@ pub(super) struct Monitor {
     pub(super) buffers: Buffers,
     pub(super) containers: Vec<Container>,
     pub(super) execs: Vec<ExecProcess>,
+    pub(super) clients: Clients,
     next_serial: u32,
     /// The monitor leaves when everything has ended; who waits for that.
     pub(super) leaving: Option<Vec<Requester>>,
@@ -73,39 +75,6 @@ pub(super) enum Outcome {
     Later,
 }
 
-/// What an epoll event is about: a fixed source, or a container's or exec's fd by its serial number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Source {
-    Listener,
-    Connection,
-    Signals,
-    Control,
-    Stdout,
-    Stderr,
-    ExecControl,
-}
-
-impl Source {
-    fn token(self, serial: u32) -> EventData {
-        EventData::new_u64(u64::from(serial) << 8 | self as u64)
-    }
-
-    fn of(data: EventData) -> Option<(Self, u32)> {
-        const ALL: [Source; 7] = [
-            Source::Listener,
-            Source::Connection,
-            Source::Signals,
-            Source::Control,
-            Source::Stdout,
-            Source::Stderr,
-            Source::ExecControl,
-        ];
-        let source = ALL.get((data.u64() & 0xff) as usize)?;
-        Some((*source, (data.u64() >> 8) as u32))
-    }
-}
-
 impl Monitor {
     pub(super) fn new(kept: Kept, listener: OwnedFd, connection: OwnedFd) -> Result<Self, InitFailure> {
         let children = SigSet::from(NixSignal::SIGCHLD);
@@ -115,7 +84,7 @@ impl Monitor {
             .step("open a signalfd", "")?;
         let mut monitor = Self {
             kept,
-            epoll: epoll::create(CreateFlags::CLOEXEC).step("open epoll", "")?,
+            epoll: Epoll::new()?,
             listener,
             signals,
             connection: Connection::default(),
@@ -123,6 +92,7 @@ impl Monitor {
             buffers: Buffers::new().step("reserve memory", "")?,
             containers: Vec::new(),
             execs: Vec::new(),
+            clients: Clients::default(),
             next_serial: 0,
             leaving: None,
         };
@@ -150,7 +120,7 @@ impl Monitor {
             self.wait(&mut events)?;
             for event in &events {
                 if let Some((source, serial)) = Source::of(event.data) {
-                    self.dispatch(source, serial);
+                    self.dispatch(source, serial, event.flags);
                 }
             }
             self.keep_deadlines();
@@ -160,7 +130,7 @@ impl Monitor {
     /// Waits for events; memory that only busy times need is given back before a wait that really waits.
     fn wait(&mut self, events: &mut Vec<Event>) -> Result<(), InitFailure> {
         if self.buffers.are_used() {
-            self.wait_for(events, Some(Duration::ZERO))?;
+            self.epoll.wait(events, Some(Duration::ZERO))?;
             if !events.is_empty() {
                 return Ok(());
             }
@@ -168,18 +138,10 @@ impl Monitor {
         }
         let now = Instant::now();
         let timeout = self.next_deadline().map(|deadline| deadline.saturating_duration_since(now));
-        self.wait_for(events, timeout)
+        self.epoll.wait(events, timeout)
     }
 
-    fn wait_for(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), InitFailure> {
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(errno) => Err(errno).step("wait for events", ""),
-        }
-    }
-
-    fn dispatch(&mut self, source: Source, serial: u32) {
+    fn dispatch(&mut self, source: Source, serial: u32, flags: EventFlags) {
         match source {
             Source::Listener => self.accept(),
             Source::Connection => {
@@ -193,6 +155,9 @@ impl Monitor {
             Source::Control => self.on_report(serial),
             Source::Stdout | Source::Stderr => self.on_output(serial, source),
             Source::ExecControl => self.on_exec_report(serial),
+            Source::ClientStdout | Source::ClientStderr | Source::ClientSession => {
+                self.on_client(serial, source, flags);
+            }
         }
     }
 
@@ -204,13 +169,12 @@ impl Monitor {
 
     /// Has epoll tell when there is something to read.
     pub(super) fn watch(&self, fd: BorrowedFd<'_>, source: Source, serial: u32) -> Result<(), InitFailure> {
-        epoll::add(&self.epoll, fd, source.token(serial), EventFlags::IN).step("watch a file descriptor", "")
+        self.epoll.watch(fd, source, serial, EventFlags::IN)
     }
 
-    /// Before an fd is closed: an init that is still being set up may hold a copy, and epoll would go on telling.
+    /// Before an fd is closed.
     pub(super) fn unwatch(&self, fd: impl AsFd) {
-        // An fd that is not watched is as good.
-        let _ = epoll::delete(&self.epoll, fd);
+        self.epoll.unwatch(fd);
     }
 
     fn watch_for_room(&mut self) -> Result<(), InitFailure> {
@@ -221,8 +185,7 @@ impl Monitor {
         };
         if wanted != self.watching_for_room {
             let flags = if wanted { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            epoll::modify(&self.epoll, socket, Source::Connection.token(0), flags)
-                .step("watch the agent's connection", "")?;
+            self.epoll.change(socket, Source::Connection, 0, flags)?;
             self.watching_for_room = wanted;
         }
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
 use super::connection::Requester;
 use super::container::Container;
 use super::log::LogFile;
@@ -11,7 +13,8 @@ use super::spawner::{internal, invalid, with_kind};
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::libcontainer::run::resize_terminal;
 use crate::monitor::protocol::{
-    Body, Call, Failure, FailureKind, HelloAnswer, MonitorState, Nothing, ReopenLog, Request, Resize, VERSION,
+    Body, Call, Failure, FailureKind, HelloAnswer, MonitorState, Nothing, OpenSocket, ReopenLog, Request, Resize,
+    VERSION,
 };
 
 impl Monitor {
@@ -28,6 +31,8 @@ impl Monitor {
             Some(Call::KillExec(exec)) => self.kill_exec(&exec.exec),
             Some(Call::ReopenLog(reopen)) => self.reopen_log(&reopen, &fds),
             Some(Call::Resize(resize)) => self.resize(&resize),
+            Some(Call::Attach(attach)) => self.attach(&attach, fds),
+            Some(Call::OpenSocket(socket)) => open_socket(socket),
             Some(Call::Remove(remove)) => self.remove(to, &remove.id),
             Some(Call::Inspect(Nothing {})) => Ok(Outcome::Answer(Body::State(self.state()))),
             Some(Call::Shutdown(Nothing {})) => self.shutdown(to),
@@ -50,7 +55,8 @@ impl Monitor {
             None => Vec::new(),
         };
         let pid = rustix::process::getpid().as_raw_pid();
-        let hello = HelloAnswer { version: VERSION, pod: self.kept.pod.clone(), pid, network_fds: !fds.is_empty() };
+        let (pod, network_fds) = (self.kept.pod.clone(), !fds.is_empty());
+        let hello = HelloAnswer { version: VERSION, pod, pid, network_fds, streams: true };
         Ok(Outcome::AnswerWith(Body::Hello(hello), fds))
     }
 
@@ -99,6 +105,14 @@ impl Monitor {
         }
         true
     }
+}
+
+/// The agent connects it: a socket stays in the network namespace that it was made in, which for a pod's monitor is the pod's.
+fn open_socket(OpenSocket { ipv6 }: OpenSocket) -> Result<Outcome, Failure> {
+    let family = if ipv6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None).step("make a socket", "").map_err(internal)?;
+    Ok(Outcome::AnswerWith(Body::Socket(Nothing {}), vec![socket]))
 }
 
 /// No such thing.

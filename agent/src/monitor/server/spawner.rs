@@ -66,7 +66,7 @@ impl Spawner {
         match started {
             Ok(host) => {
                 let pid = rustix::process::getpid().as_raw_pid();
-                let hello = HelloAnswer { version: VERSION, pod: String::new(), pid, network_fds: false };
+                let hello = HelloAnswer { version: VERSION, pid, ..HelloAnswer::default() };
                 answer(&socket, id, Body::Hello(hello), Vec::new())?;
                 dup2_stdin(&host.null).step("open standard input", "")?;
                 dup2_stdout(&host.null).step("open standard output", "")?;

@@ -62,6 +62,12 @@ impl Buffers {
         &mut self.input
     }
 
+    /// Memory for what an attached client reads late.
+    pub(crate) fn scratch(&mut self) -> &mut [u8] {
+        self.used = true;
+        &mut self.input
+    }
+
     /// Much of it was used since the last release.
     pub(crate) fn are_used(&self) -> bool {
         self.used
@@ -85,8 +91,14 @@ impl Output {
         self.fd.as_fd()
     }
 
-    /// Reads one chunk and logs its lines.
-    pub(crate) fn read(&mut self, log: &mut LogFile, buffers: &mut Buffers, now_ns: impl Fn() -> i64) -> Progress {
+    /// Reads one chunk, shows it to `copy` and logs its lines.
+    pub(crate) fn read(
+        &mut self,
+        log: &mut LogFile,
+        buffers: &mut Buffers,
+        now_ns: impl Fn() -> i64,
+        copy: impl FnOnce(&[u8]),
+    ) -> Progress {
         let begun = self.pending.len();
         let place = &mut buffers.input[begun..begun + READ_CHUNK];
         let len = loop {
@@ -99,6 +111,7 @@ impl Output {
             }
         };
         buffers.used |= begun + len > KEEP;
+        copy(&buffers.input[begun..begun + len]);
         if log.is_wanted() {
             buffers.input[..begun].copy_from_slice(&self.pending);
             let mut pieces = Pieces::new(&buffers.input[..begun + len]);
