@@ -155,7 +155,7 @@ fn image_volumes_are_taken_by_their_order() {
     };
     let plan = super::plan(&spec, &input).unwrap();
     assert!(told(&plan).contains(&"move fd1 /a".to_owned()) && told(&plan).contains(&"move fd2 /a/b".to_owned()));
-    let expected = |name| FdSource::Image(ImageTree { attributes: Attributes { set: 0xf, clear: 0 }, ..tree(name) });
+    let expected = |name| FdSource::Image(ImageTree { attributes: Attributes { set: 0x7, clear: 0 }, ..tree(name) });
     assert_eq!(plan.fds[1..3], [expected("second"), expected("first")]);
     let short = PlanInput { image_volumes: &images[..1], ..input };
     assert!(super::plan(&spec, &short).is_err(), "a volume without its image");
