@@ -1,7 +1,8 @@
-//! Images that are made and given away with `berth image`.
+//! Images that are made and given away with `berth image`, and image volumes when the agent dies.
 
 use cri_api::v1;
-use test_e2e::fixture::Fixture;
+use test_e2e::fixture::{Fixture, eventually};
+use test_e2e::image::{Compression, Format, ImageBuilder, Layer};
 
 fn use_image(image: &str) -> impl FnOnce(&mut v1::ContainerConfig) {
     let image = v1::ImageSpec { image: image.to_owned(), ..Default::default() };
@@ -33,4 +34,36 @@ async fn a_container_is_committed_exported_imported_and_run_again() {
 
     let unknown = e2e.agent().image(&["commit", "ffffffffffff", "x"]).expect_err("no such container");
     assert!(unknown.to_string().contains("does not exist"), "{unknown}");
+}
+
+#[tokio::test]
+async fn an_image_volume_survives_its_image_and_the_agent() {
+    let mut e2e = Fixture::own("volume-crash").await;
+    let mut layer = Layer::new();
+    layer.file("kept", b"kept", 0o644).expect("file");
+    let image = ImageBuilder::new(Format::Oci).layer(layer.finish(Compression::Gzip).expect("layer")).build();
+    let layers = e2e.agent().root.join("layers");
+    let folder = layers.join(image.layers[0].diff_id.trim_start_matches("sha256:"));
+    let reference = e2e.registry().push("e2e/volume-crash", "1", &image).expect("push");
+    let id = e2e.client.pull(&reference).await.expect("pull");
+    let volume = v1::Mount {
+        container_path: "/v".to_owned(),
+        readonly: true,
+        image: Some(v1::ImageSpec { image: id.clone(), ..Default::default() }),
+        ..Default::default()
+    };
+    let (_pod, container) = e2e.run_with("volume-crash", &["sleep", "1000"], |c| c.mounts = vec![volume]).await;
+    let container = container.id.clone();
+    e2e.client.remove_image(&id).await.expect("remove");
+    e2e.agent().kill();
+    let machine = e2e.machine.clone();
+    e2e.agent().launch(&machine.host).expect("the agent starts again");
+    e2e.reconnect().await;
+    // Recovery sweeps what nobody holds before it answers anything.
+    let seen = e2e.client.exec(&container, &["cat", "/v/kept"], 10).await.expect("exec");
+    assert_eq!(seen.stdout.as_ref(), b"kept");
+    let told = e2e.client.container_status(&container).await.expect("status").mounts;
+    assert_eq!(told[0].image.as_ref().map(|image| image.image_ref.as_str()), Some(id.as_str()));
+    e2e.client.remove_container(&container).await.expect("remove");
+    eventually("the layer goes with its last container", async || (!folder.exists()).then_some(())).await;
 }
