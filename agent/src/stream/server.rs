@@ -32,6 +32,8 @@ use super::{spdy, websocket};
 const CONNECTIONS: usize = 4096;
 /// A client has this long to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a request's head may take, in bytes.
+const HEAD_LIMIT: usize = 64 << 10;
 /// How often sessions that nobody came for are dropped.
 const SWEEP: Duration = Duration::from_secs(30);
 /// After accept(2) failed.
@@ -148,6 +150,7 @@ impl StreamServer {
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_LIMIT)
             .serve_connection(TokioIo::new(tcp), service)
             .with_upgrades()
             .await;
@@ -164,7 +167,9 @@ impl StreamServer {
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST"));
         }
-        let (kind, token) = request.uri().path()[1..].split_once('/').unwrap_or_default();
+        // A request for an authority (`GET host:80`) has no path at all.
+        let path = request.uri().path().strip_prefix('/').unwrap_or_default();
+        let (kind, token) = path.split_once('/').unwrap_or_default();
         let Some(session) = self.tokens().take(kind, token, Instant::now()) else {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "no such URL: each is good once, and for a minute"));
         };

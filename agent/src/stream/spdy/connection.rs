@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::super::client::{Activity, Ended, Gone, Input, LINGER, QUEUE, READ, detached};
 use super::super::inbox::{self, inbox};
 use super::codec::{Decoder, Encoder, Frame, Headers, PROTOCOL_ERROR, REFUSED_STREAM};
-use super::stream::Stream;
+use super::stream::{Stream, UPDATE};
 use super::windows::Windows;
 
 /// Streams that may be open at one time. A browser behind port-forward opens some tens of connections of two each.
@@ -35,6 +35,8 @@ struct Open {
     streams: HashMap<u32, Entry>,
     windows: Windows,
     last_stream: u32,
+    /// Bytes that the connection's window was not yet opened again for.
+    received: u32,
 }
 
 struct Entry {
@@ -62,7 +64,7 @@ pub(super) fn connection<R: Input, W: AsyncWrite + Send + Unpin>(
     let (data, data_frames) = mpsc::channel(QUEUE);
     let (open, opened) = mpsc::channel(STREAMS);
     let shared = Arc::new(Shared {
-        open: Mutex::new(Open { streams: HashMap::new(), windows: Windows::new(), last_stream: 0 }),
+        open: Mutex::new(Open { streams: HashMap::new(), windows: Windows::new(), last_stream: 0, received: 0 }),
         changed: Notify::new(),
         control,
         data,
@@ -263,32 +265,39 @@ impl Shared {
     }
 
     async fn received(&self, stream: u32, fin: bool, payload: Bytes) {
-        let inbox =
-            {
-                let mut open = self.open();
-                let entry = open.streams.get_mut(&stream);
-                let inbox = entry.and_then(|entry| {
-                    if fin { entry.inbox.take() } else { entry.inbox.as_ref().map(inbox::Sender::handle) }
-                });
-                if fin {
-                    open.forget_if_done(stream);
-                }
-                inbox
-            };
-        let count = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let (inbox, update) = {
+            let mut open = self.open();
+            (open.inbox(stream, fin), open.received(payload.len()))
+        };
         if let Some(inbox) = inbox
-            && count > 0
+            && !payload.is_empty()
         {
             inbox.send(detached(payload)).await;
         }
-        if count > 0 {
-            // The connection's window stays as it is: each stream has its own, and its inbox.
-            self.control(Frame::WindowUpdate { stream: 0, delta: count }).await;
+        if let Some(delta) = update {
+            self.control(Frame::WindowUpdate { stream: 0, delta }).await;
         }
     }
 }
 
 impl Open {
+    /// Where the stream's bytes go, if anybody takes them.
+    fn inbox(&mut self, stream: u32, fin: bool) -> Option<inbox::Sender> {
+        let entry = self.streams.get_mut(&stream)?;
+        let inbox = if fin { entry.inbox.take() } else { entry.inbox.as_ref().map(inbox::Sender::handle) };
+        if fin {
+            self.forget_if_done(stream);
+        }
+        inbox
+    }
+
+    /// What the connection's window is to be opened by, now and then. Whoever takes the bytes: each stream has a window of
+    /// its own, and its inbox.
+    fn received(&mut self, count: usize) -> Option<u32> {
+        self.received = self.received.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        (self.received >= UPDATE).then(|| std::mem::take(&mut self.received))
+    }
+
     fn forget_if_done(&mut self, stream: u32) {
         if self.streams.get(&stream).is_some_and(|entry| entry.finished && entry.inbox.is_none()) {
             self.streams.remove(&stream);

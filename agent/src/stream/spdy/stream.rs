@@ -11,7 +11,7 @@ use super::codec::{Frame, Headers, INITIAL_WINDOW};
 use super::connection::Shared;
 
 /// Taken bytes are told to the client when so many have come together.
-const UPDATE: u32 = INITIAL_WINDOW / 2;
+pub(super) const UPDATE: u32 = INITIAL_WINDOW / 2;
 
 /// A stream that the client has opened.
 pub(super) struct Stream {

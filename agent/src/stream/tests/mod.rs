@@ -9,6 +9,7 @@ mod websocket;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +32,7 @@ struct Seen {
     /// Resolves when the session has let go of its process.
     dropped: oneshot::Receiver<()>,
     sizes: mpsc::Receiver<TerminalSize>,
+    exited: Arc<AtomicBool>,
 }
 
 /// Kills the command, as `ops` does when its caller goes.
@@ -55,6 +57,8 @@ fn shell(streams: ProcessStreams, script: &str) -> (Session, Seen) {
 
 fn process(script: String) -> (super::StartProcess, Seen) {
     let ((dropped, on_drop), (resize, sizes)) = (oneshot::channel(), mpsc::channel(8));
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Seen { dropped: on_drop, sizes, exited: over.clone() };
     let start = move || {
         let mut child = Command::new("sh")
             .args(["-c", &script])
@@ -66,7 +70,11 @@ fn process(script: String) -> (super::StartProcess, Seen) {
         let kill = Kill(child.id(), Some(dropped));
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (exited, exit) = oneshot::channel();
-        std::thread::spawn(move || exited.send(child.wait().map(|status| status.code().unwrap_or(137))));
+        std::thread::spawn(move || {
+            let status = child.wait().map(|status| status.code().unwrap_or(137));
+            over.store(true, Ordering::Relaxed);
+            exited.send(status)
+        });
         Ok(ProcessIo {
             stdin: stdin.map(OwnedFd::from),
             stdout: stdout.map(OwnedFd::from),
@@ -78,7 +86,7 @@ fn process(script: String) -> (super::StartProcess, Seen) {
             }),
         })
     };
-    (Box::new(move || Box::pin(std::future::ready(start()))), Seen { dropped: on_drop, sizes })
+    (Box::new(move || Box::pin(std::future::ready(start()))), seen)
 }
 
 /// Asks for an upgrade; the answer's head, and the connection behind it.
@@ -148,5 +156,12 @@ async fn a_url_is_good_once_and_only_for_an_upgrade() {
     for nonsense in ["http://host/", "http://host/exec/", "http://host/exec/a/b", "http://host//"] {
         let url = nonsense.replace("host", host);
         assert!(upgrade(&url, spdy).await.0.starts_with("HTTP/1.1 404"), "{nonsense}");
+    }
+    for target in ["host:80", "http://host", "*"] {
+        let mut tcp = TcpStream::connect(host).await.unwrap();
+        tcp.write_all(format!("GET {target} HTTP/1.1\r\nHost: host\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 4"), "{target}: {answer}");
     }
 }

@@ -85,6 +85,23 @@ async fn a_slow_client_loses_nothing_and_holds_nobody_up() {
     assert!(!slow.read_to_end(error).await.is_empty());
 }
 
+/// Ctrl-C has to come through while the terminal takes nothing.
+#[tokio::test]
+async fn what_is_typed_comes_through_to_a_process_whose_output_nobody_takes() {
+    let server = server().await;
+    let (session, seen) = shell(ALL, "yes & for i in $(seq 300); do read line || exit; done; kill $!");
+    let (mut client, [_, stdin, ..]) = exec(&server.url(session).unwrap(), "v4.channel.k8s.io", ALL).await;
+    // Until everything between the command and us is full.
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    for _ in 0..300 {
+        client.data(stdin, "x\n", false).await;
+    }
+    // The command has ended when it has read them all; nothing was taken of its output.
+    while !seen.exited.load(Ordering::Relaxed) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// The command does not read, the client has sent more than anybody holds, and goes.
 #[tokio::test]
 async fn a_client_that_goes_takes_its_process_with_it() {

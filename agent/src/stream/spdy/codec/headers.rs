@@ -118,10 +118,10 @@ impl Deflater {
         loop {
             out.reserve(input.len() / 2 + STEP);
             let before = self.0.total_in();
-            // Its only error is a state that cannot be: one that has been finished.
-            let _ = self.0.compress_vec(input, &mut out, FlushCompress::Sync);
+            let deflated = self.0.compress_vec(input, &mut out, FlushCompress::Sync);
             input = &input[(self.0.total_in() - before) as usize..];
-            if input.is_empty() && out.len() < out.capacity() {
+            // Its only error is a state that cannot be: one that has been finished.
+            if deflated.is_err() || input.is_empty() && out.len() < out.capacity() {
                 return out;
             }
         }
