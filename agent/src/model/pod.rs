@@ -32,6 +32,9 @@ pub struct PodSpec {
     pub hostname: String,
     /// The cgroup below which each container gets its own, as a path from the hierarchy's root.
     pub cgroup_parent: String,
+    /// The SELinux level of all its containers; empty where SELinux is off.
+    #[serde(default)]
+    pub selinux_level: String,
 }
 
 /// The changing part, kept in the pod's `state` file.

@@ -34,6 +34,8 @@ mod reopen_log;
 mod run_pod;
 /// Scopes of the systemd driver.
 mod scopes;
+/// SELinux levels of pods.
+mod selinux_levels;
 /// StartContainer.
 mod start_container;
 /// ContainerStats and ListContainerStats.
@@ -80,6 +82,7 @@ pub struct Engine {
     host: HostFacts,
     filters: FilterCache,
     warned: Mutex<HashSet<Warning>>,
+    levels: Arc<selinux_levels::Levels>,
     paths: Paths,
     cgroup_parent: String,
     pods_under_way: Arc<inflight::Inflight<PodKey, PodId>>,
@@ -157,6 +160,7 @@ impl Engine {
             host,
             filters: FilterCache::default(),
             warned: Mutex::default(),
+            levels: Arc::default(),
             paths,
             cgroup_parent,
             pods_under_way: Arc::default(),

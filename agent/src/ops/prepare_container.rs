@@ -21,7 +21,7 @@ use crate::libcontainer::plan::{
 };
 use crate::libcontainer::run::{self, OpenError};
 use crate::libcontainer::spec::security::{self, AppArmorChoice, SeccompChoice};
-use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput};
+use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput, selinux};
 use crate::model::{ContainerId, ContainerSpec, ImageVolume, Pod, ProcessUser};
 use crate::monitor::client::{self, LogTarget, Placeholder};
 
@@ -77,17 +77,18 @@ impl Engine {
         let Work { pod, id, spec, image, .. } = work;
         let layer = self.paths.container_layer(id);
         let (layers, upper) = (self.images.layer_dirs(&image.layers), make_layer(&layer)?);
+        let context = spec.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        let label = selinux::file_label(context, &self.host, &pod.spec.selinux_level)?;
         let root = FdSource::Overlay(Overlay {
             lower: layers.clone(),
             upper: Some(upper.clone()),
             readonly: false,
-            selinux_context: None,
+            selinux_context: label,
         });
         let root_fd = run::open(std::slice::from_ref(&root))?;
 
         let passwd = accounts::read(&root_fd[0], "etc/passwd")?;
         let group = accounts::read(&root_fd[0], "etc/group")?;
-        let context = spec.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
         let user = spec::user::resolve(context, image_user(image), &passwd, &group)?;
         let profile = self.seccomp_profile(context)?;
         self.require_apparmor_profile(context)?;
@@ -101,6 +102,7 @@ impl Engine {
             devices: &host::devices(&spec.config)?,
             seccomp_profile: profile.as_deref(),
             cgroups_path: &spec.cgroup,
+            selinux_level: &pod.spec.selinux_level,
             host: &self.host,
         })?;
         let linux = oci.linux().as_ref();

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cri_api::v1::{NamespaceMode, PodSandboxConfig};
+use rustix::fs::XattrFlags;
 
 use super::undo::Undo;
 use super::{Engine, Error, now, of_pod};
 use crate::fault;
-use crate::libcontainer::spec::sysctl;
+use crate::libcontainer::spec::{selinux, sysctl};
 use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
 use crate::monitor::client::{PodMonitor, PodNamespaces};
 use crate::network::{self, HostPort, dns};
@@ -51,7 +52,9 @@ impl Engine {
         self.check_cgroup_parent(&config)?;
         self.refuse_used_name(&config)?;
         let id = PodId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
-        let spec = self.pod_spec(config, handler);
+        // Held until the pod is in the state, so that no other one is given it.
+        let level = self.selinux_level(&config)?;
+        let spec = self.pod_spec(config, handler, level.text.clone());
 
         let records = self.state.records().clone();
         let of_undo = (records.clone(), id.clone());
@@ -94,7 +97,7 @@ impl Engine {
         checked.map_err(|error| Error::Invalid { field: "linux.cgroup_parent", reason: error.to_string() })
     }
 
-    fn pod_spec(&self, config: PodSandboxConfig, handler: String) -> PodSpec {
+    fn pod_spec(&self, config: PodSandboxConfig, handler: String, selinux_level: String) -> PodSpec {
         let asked = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
         let cgroup_parent = if asked.is_empty() { &self.cgroup_parent } else { asked }.to_owned();
         let hostname = if config.hostname.is_empty() || namespace_options(&config).network() == NamespaceMode::Node {
@@ -102,7 +105,7 @@ impl Engine {
         } else {
             config.hostname.clone()
         };
-        PodSpec { config, runtime_handler: handler, created_at: now(), hostname, cgroup_parent }
+        PodSpec { config, runtime_handler: handler, created_at: now(), hostname, cgroup_parent, selinux_level }
     }
 
     async fn fork_monitor(
@@ -124,6 +127,7 @@ impl Engine {
             shared_pid: options.pid() == NamespaceMode::Pod,
             sysctls: sysctls(spec),
             shm_bytes: private(options.ipc()).then_some(SHM_BYTES),
+            shm_label: file_label(spec),
         };
         let engine = self.clone();
         let of_undo = id.clone();
@@ -150,6 +154,11 @@ impl Engine {
         self.network.publish(id, &attachment, host_ports(&spec.config)?).await?;
         Ok(attachment.ips().collect())
     }
+}
+
+/// The SELinux label of what its containers share.
+fn file_label(spec: &PodSpec) -> Option<String> {
+    (!spec.selinux_level.is_empty()).then(|| selinux::pod_file_label(&spec.selinux_level))
 }
 
 /// What the pod network needs first, then what was asked for, so that the request has the last word.
@@ -208,9 +217,13 @@ fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
 
 /// The files that the pod's containers see in /etc unless they mount their own.
 fn write_pod_files(dir: &Path, spec: &PodSpec, addresses: &[std::net::IpAddr]) -> Result<(), Error> {
+    let label = file_label(spec);
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
-        std::fs::write(&path, text).map_err(|source| Error::Io { op: "write", path, source })
+        std::fs::write(&path, text).map_err(|source| Error::Io { op: "write", path: path.clone(), source })?;
+        let Some(label) = &label else { return Ok(()) };
+        rustix::fs::setxattr(&path, "security.selinux", label.as_bytes(), XattrFlags::empty())
+            .map_err(|errno| Error::Io { op: "label", path, source: errno.into() })
     };
     write("hostname", &dns::hostname(&spec.hostname)?)?;
     write("resolv.conf", &dns::resolv_conf(spec.config.dns_config.as_ref(), &dns::host_resolv_conf())?)?;

@@ -245,6 +245,7 @@ mod tests {
             created_at: 5,
             hostname: "h".into(),
             cgroup_parent: "/berth".into(),
+            selinux_level: String::new(),
         }
     }
 

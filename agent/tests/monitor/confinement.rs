@@ -334,6 +334,45 @@ async fn layers_are_stacked_in_order_and_a_missing_source_is_made() {
     assert_eq!(lines, ["stderr F touch: /volume/x: Read-only file system", "stdout F 0"]);
 }
 
+/// The attribute can be written where SELinux is off, too; no label of a real policy, so that nothing comes to mean something.
+#[test]
+fn a_volume_is_relabelled_and_what_its_links_lead_to_is_not() {
+    const LABEL: &str = "of:a:test:s0";
+    let (volume, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = |path: &std::path::Path| fs::write(path, "").unwrap();
+    fs::create_dir_all(volume.path().join("a/b")).unwrap();
+    file(&volume.path().join("a/b/file"));
+    file(&outside.path().join("file"));
+    symlink(outside.path(), volume.path().join("a/folder-link")).unwrap();
+    symlink(outside.path().join("file"), volume.path().join("file-link")).unwrap();
+    symlink("/no/such/file", volume.path().join("dangling")).unwrap();
+    let label_of = |path: &std::path::Path| {
+        let mut label = [0u8; 64];
+        let len = rustix::fs::lgetxattr(path, "security.selinux", &mut label).unwrap_or(0);
+        String::from_utf8_lossy(&label[..len]).into_owned()
+    };
+    let relabel = |path: &std::path::Path| {
+        let FdSource::Bind(mut source) = bind(path) else { panic!() };
+        source.relabel = Some(LABEL.to_owned());
+        run::open(&[FdSource::Bind(source)])
+    };
+    for _ in 0..2 {
+        relabel(volume.path()).unwrap();
+        for name in ["", "a", "a/b", "a/b/file", "a/folder-link", "file-link", "dangling"] {
+            assert_eq!(label_of(&volume.path().join(name)), LABEL, "{name}");
+        }
+    }
+    assert_eq!((label_of(outside.path()), label_of(&outside.path().join("file"))), (String::new(), String::new()));
+    relabel(&volume.path().join("a/folder-link")).unwrap();
+    assert_eq!(label_of(&outside.path().join("file")), LABEL, "the source itself may be a link");
+    symlink("/usr", volume.path().join("system")).unwrap();
+    let refused = relabel(&volume.path().join("system")).unwrap_err();
+    assert!(refused.source.to_string().contains("node's own folders"), "{refused}");
+    let deep = (0..300).fold(volume.path().to_owned(), |path, _| path.join("d"));
+    fs::create_dir_all(deep).unwrap();
+    assert!(relabel(volume.path()).unwrap_err().source.to_string().contains("256 folders"));
+}
+
 #[tokio::test]
 async fn a_filter_is_loaded_with_and_without_new_privileges() {
     /// `BPF_RET | BPF_K` SECCOMP_RET_ALLOW.

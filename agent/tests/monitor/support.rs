@@ -101,6 +101,7 @@ impl Sandbox {
             shared_pid: false,
             sysctls: Vec::new(),
             shm_bytes: Some(64 << 20),
+            shm_label: None,
         };
         change(&mut request);
         let (monitor, namespaces, events) = self.spawner.fork_monitor(request).await?;
@@ -214,6 +215,7 @@ impl Pod<'_> {
                 source: fstype.to_owned(),
                 attributes: 0,
                 options: options.iter().map(|option| (*option).to_owned()).collect(),
+                root_label: String::new(),
             }))
         };
         let steps = vec![
@@ -454,5 +456,6 @@ pub(crate) fn bind(source: &Path) -> FdSource {
         recursive_attributes: Attributes::default(),
         propagation: Propagation::Private,
         missing: Missing::Fail,
+        relabel: None,
     })
 }

@@ -24,6 +24,7 @@ pub(in crate::cri) fn pod(start: &str, app: &str) -> Pod {
             created_at: 5,
             hostname: app.into(),
             cgroup_parent: "/kubepods".into(),
+            selinux_level: String::new(),
         },
         state: PodState {
             phase: PodPhase::Ready,

@@ -69,6 +69,8 @@ pub struct Bind {
     pub propagation: Propagation,
     /// What to do when nothing is at `source`.
     pub missing: Missing,
+    /// The SELinux label that the source and everything below it is to have (CRI `selinux_relabel`), if any.
+    pub relabel: Option<String>,
 }
 
 /// MOUNT_ATTR_* bits (mount_setattr(2)).

@@ -122,7 +122,7 @@ pub fn plan(spec: &Spec, input: &PlanInput<'_>) -> Result<ContainerPlan, PlanErr
     steps.push(Action::EnterRoot(EnterRoot { fd: root, propagation: 0 }));
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     for mount in mounts {
-        mounts::add(&mut steps, mount, input)?;
+        mounts::add(&mut steps, mount, input, linux.mount_label().as_deref())?;
         if dev::is_own_dev(mount) {
             dev::add_defaults(&mut steps);
             dev::add_requested(&mut steps, linux.devices().as_deref().unwrap_or_default())?;

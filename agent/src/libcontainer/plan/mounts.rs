@@ -7,19 +7,24 @@ use super::{
     Action, Bind, FdSource, ImageTree, Missing, MountFs, MountSource, MoveMount, PlanError, PlanInput, SetMountAttr,
     Steps, Symlink, text,
 };
-use crate::libcontainer::spec::{CREATE_SOURCE, CgroupMounts, HostFacts, IMAGE_VOLUME, POD_SHM};
+use crate::libcontainer::spec::{CREATE_SOURCE, CgroupMounts, HostFacts, IMAGE_VOLUME, POD_SHM, RELABEL};
 
-/// Adds the step or steps of one mount.
-pub(super) fn add(steps: &mut Steps, mount: &Mount, input: &PlanInput<'_>) -> Result<(), PlanError> {
+/// Adds the step or steps of one mount. `label` is the SELinux label of the container's files.
+pub(super) fn add(
+    steps: &mut Steps,
+    mount: &Mount,
+    input: &PlanInput<'_>,
+    label: Option<&str>,
+) -> Result<(), PlanError> {
     let target = text(mount.destination())?;
     let list = mount.options().as_deref().unwrap_or_default();
     let options = Options::parse(list);
     let is_bind = list.iter().any(|option| option == "bind" || option == "rbind");
     match mount.typ().as_deref().unwrap_or("") {
-        "bind" => bind(steps, mount, target, options, input.image_volumes),
-        _ if is_bind => bind(steps, mount, target, options, input.image_volumes),
+        "bind" => bind(steps, mount, target, options, input.image_volumes, label),
+        _ if is_bind => bind(steps, mount, target, options, input.image_volumes, label),
         "cgroup" | "cgroup2" => {
-            cgroup(steps, &target, &options, input.host);
+            cgroup(steps, &target, &options, input.host, label);
             Ok(())
         }
         fstype @ ("proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue") => {
@@ -28,12 +33,18 @@ pub(super) fn add(steps: &mut Steps, mount: &Mount, input: &PlanInput<'_>) -> Re
                 target,
                 source: mount.source().as_deref().map_or_else(|| Ok(fstype.to_owned()), text)?,
                 attributes: options.attributes.set | options.recursive_attributes.set,
-                options: options.rest,
+                options: options.rest.into_iter().chain(context(fstype, label)).collect(),
+                root_label: label.filter(|_| fstype == "mqueue").unwrap_or_default().to_owned(),
             }));
             Ok(())
         }
         other => Err(PlanError::MountType { target, fstype: other.to_owned() }),
     }
+}
+
+/// Proc, sysfs and cgroups have labels by the policy; what a container owns alone has its label.
+fn context(fstype: &str, label: Option<&str>) -> Option<String> {
+    label.filter(|_| matches!(fstype, "tmpfs" | "devpts")).map(|label| format!("context={label}"))
 }
 
 fn bind(
@@ -42,6 +53,7 @@ fn bind(
     target: String,
     options: Options,
     images: &[ImageTree],
+    label: Option<&str>,
 ) -> Result<(), PlanError> {
     let source = mount.source().clone().ok_or(PlanError::Missing("source of a bind mount"))?;
     if source.as_os_str() == POD_SHM {
@@ -56,9 +68,11 @@ fn bind(
         return Ok(());
     }
     let mut missing = Missing::Fail;
+    let mut relabel = None;
     for option in options.rest {
         match option.as_str() {
             CREATE_SOURCE => missing = Missing::MakeDir,
+            RELABEL => relabel = label.map(str::to_owned),
             _ => return Err(PlanError::MountOption { target, option }),
         }
     }
@@ -69,13 +83,14 @@ fn bind(
         recursive_attributes: options.recursive_attributes,
         propagation: options.propagation,
         missing,
+        relabel,
     }));
     steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target }));
     Ok(())
 }
 
 /// The host's cgroup file systems as seen from the container's own cgroup namespace, where its cgroup is the root.
-fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts) {
+fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts, label: Option<&str>) {
     let mount = |fstype: &str, target: String, own: &[String]| {
         Action::MountFs(MountFs {
             fstype: fstype.to_owned(),
@@ -83,6 +98,7 @@ fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts) 
             source: "cgroup".to_owned(),
             attributes: options.attributes.set,
             options: own.to_vec(),
+            root_label: String::new(),
         })
     };
     let CgroupMounts::Legacy { hierarchies, links, unified } = &host.cgroups else {
@@ -94,7 +110,8 @@ fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts) 
         target: target.to_owned(),
         source: "cgroup".to_owned(),
         attributes: options.attributes.set & !RDONLY,
-        options: vec!["mode=755".to_owned(), "size=64k".to_owned()],
+        options: ["mode=755", "size=64k"].map(str::to_owned).into_iter().chain(context("tmpfs", label)).collect(),
+        root_label: String::new(),
     }));
     for hierarchy in hierarchies {
         steps.push(mount("cgroup", format!("{target}/{}", hierarchy.folder), &hierarchy.options));

@@ -182,8 +182,41 @@ fn requested_mounts_become_fds() {
             recursive_attributes: Attributes { set: 1, clear: 0 },
             propagation: Propagation::Private,
             missing: Missing::MakeDir,
+            relabel: None,
         })
     );
+}
+
+#[test]
+fn what_a_container_owns_has_its_label() {
+    let mut fixture = fixture();
+    fixture.host.selinux = true;
+    let volume = |path: &str, relabel| cri_api::v1::Mount {
+        container_path: path.to_owned(),
+        host_path: "/data".to_owned(),
+        selinux_relabel: relabel,
+        ..Default::default()
+    };
+    fixture.container.mounts = vec![volume("/a", true), volume("/b", false)];
+    let plan = planned(&fixture.build().unwrap(), &fixture.host);
+    let label = "system_u:object_r:container_file_t:s0:c7,c8";
+    let context = format!("context={label}");
+    for step in &plan.init.steps {
+        let Some(Action::MountFs(mount)) = &step.action else { continue };
+        let has_context = mount.options.contains(&context);
+        assert_eq!(has_context, matches!(mount.fstype.as_str(), "tmpfs" | "devpts"), "{mount:?}");
+        assert_eq!(mount.root_label == label, mount.fstype == "mqueue", "{mount:?}");
+    }
+    let relabelled = |source: &FdSource| match source {
+        FdSource::Overlay(overlay) => overlay.selinux_context.clone(),
+        FdSource::Image(image) => image.overlay.selinux_context.clone(),
+        FdSource::Bind(bind) => bind.relabel.clone(),
+    };
+    let label = Some(label.to_owned());
+    assert_eq!(plan.fds.iter().map(relabelled).collect::<Vec<_>>(), [label.clone(), label, None, None, None, None]);
+    fixture.host.selinux = false;
+    let plan = planned(&fixture.build().unwrap(), &fixture.host);
+    assert!(plan.fds.iter().all(|source| relabelled(source).is_none()));
 }
 
 #[test]

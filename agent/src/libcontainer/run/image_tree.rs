@@ -56,6 +56,7 @@ fn open_part(image: &ImageTree, whole: &OwnedFd) -> Result<OwnedFd, OpenError> {
                 recursive_attributes: Attributes::default(),
                 propagation: Propagation::Private,
                 missing: Missing::Fail,
+                relabel: None,
             })
         }
         _ => Err(failed("mount image_sub_path")(std::io::Error::new(

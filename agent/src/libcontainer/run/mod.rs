@@ -24,6 +24,8 @@ mod nodes;
 mod open;
 /// Credentials, limits and execve.
 mod process;
+/// SELinux labels of volumes.
+mod relabel;
 /// Entering the root file system.
 pub(crate) mod root;
 /// Kernel settings of the pod's namespaces.

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, OFlags, fstat, fstatfs};
+use rustix::fs::{FileType, Mode, OFlags, XattrFlags, fsetxattr, fstat, fstatfs, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -33,8 +33,14 @@ pub(super) fn attach(root: &OwnedFd, mount: &OwnedFd, target: &str) -> Result<()
 
 /// Makes a file system of the container's own namespaces and attaches it.
 pub(super) fn mount_fs(root: &OwnedFd, plan: &MountFs) -> Result<(), InitFailure> {
-    let MountFs { fstype, target, source, attributes, options } = plan;
+    let MountFs { fstype, target, source, attributes, options, root_label } = plan;
     let fs = new_fs(fstype, source, options, *attributes, target)?;
+    if !root_label.is_empty() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(&fs, ".", flags, Mode::empty()).step("open the root of mount", target)?;
+        fsetxattr(&folder, "security.selinux", root_label.as_bytes(), XattrFlags::empty())
+            .step("label the root of mount", target)?;
+    }
     if matches!(fstype.as_str(), "proc" | "sysfs") {
         refuse_link(root, target)?;
     }

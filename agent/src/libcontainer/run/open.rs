@@ -14,6 +14,7 @@ use rustix::mount::{
 };
 
 use super::image_tree;
+use super::relabel::relabel;
 use crate::libcontainer::plan::{Attributes, Bind, FdSource, Missing, Overlay, Propagation};
 use crate::sys::mount::{self, SetAttr};
 
@@ -123,6 +124,7 @@ fn open_single_layer(layer: &Path) -> Result<OwnedFd, OpenError> {
         recursive_attributes: Attributes::default(),
         propagation: Propagation::Private,
         missing: Missing::Fail,
+        relabel: None,
     })
 }
 
@@ -141,6 +143,9 @@ pub(super) fn open_bind(bind: &Bind) -> Result<OwnedFd, OpenError> {
         other => other,
     }
     .map_err(|errno| OpenError::new("open mount source", path, errno))?;
+    if let Some(label) = &bind.relabel {
+        relabel(path, label).map_err(failed("relabel"))?;
+    }
     if bind.propagation == Propagation::Bidirectional && !is_shared(path).map_err(failed("propagation of"))? {
         let error = io::Error::other("it is not a shared mount, so nothing can be propagated to the host");
         return Err(OpenError::new("bidirectional mount of", path, error));

@@ -20,8 +20,10 @@ mod namespace;
 mod process;
 /// CRI resources to OCI resources.
 pub mod resources;
-/// seccomp, AppArmor and SELinux choices.
+/// seccomp and AppArmor choices.
 pub mod security;
+/// SELinux labels.
+pub mod selinux;
 /// Which sysctls a pod may set.
 pub mod sysctl;
 /// Users and groups, resolved against the image's own files.
@@ -36,7 +38,7 @@ use oci_spec::runtime::{Linux, Mount, Process, Root, Spec, User};
 
 pub use error::SpecError;
 pub use host::{CgroupMounts, Hierarchy, HostDevice, HostDevices, HostFacts};
-pub use mount::{CREATE_SOURCE, IMAGE_VOLUME, POD_SHM};
+pub use mount::{CREATE_SOURCE, IMAGE_VOLUME, POD_SHM, RELABEL};
 pub use namespace::{PidMode, network_is_host, pid_mode, user_namespace};
 pub use process::{RAW_ENV_ANNOTATION, raw_environment};
 pub use user::{ResolvedUser, UserError};
@@ -76,6 +78,8 @@ pub struct SpecInput<'a> {
     pub seccomp_profile: Option<&'a [u8]>,
     /// From `cgroup::container_path`.
     pub cgroups_path: &'a str,
+    /// The pod's level, where SELinux is on.
+    pub selinux_level: &'a str,
     /// What the host can do.
     pub host: &'a HostFacts,
 }
@@ -121,7 +125,6 @@ pub fn build(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
 fn build_process(input: &SpecInput<'_>, annotations: &mut HashMap<String, String>) -> Result<Process, SpecError> {
     let context = input.context();
     let resources = input.container.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    let selinux = security::selinux_label(context, input.host)?;
     let mut owner = User::default();
     owner.set_uid(input.user.uid).set_gid(input.user.gid).set_additional_gids(Some(input.user.groups.clone()));
 
@@ -136,7 +139,7 @@ fn build_process(input: &SpecInput<'_>, annotations: &mut HashMap<String, String
         .set_rlimits(None)
         .set_no_new_privileges(Some(context.is_some_and(|context| context.no_new_privs)))
         .set_apparmor_profile(security::apparmor_profile(context, input.host)?)
-        .set_selinux_label(selinux)
+        .set_selinux_label(selinux::process_label(context, input.host, input.selinux_level)?)
         .set_oom_score_adj(Some(resources::oom_score_adj(resources)?));
     Ok(process)
 }
@@ -159,7 +162,7 @@ fn build_linux(input: &SpecInput<'_>) -> Result<Linux, SpecError> {
         .set_rootfs_propagation(mount::root_propagation(input.container))
         .set_masked_paths(Some(masked))
         .set_readonly_paths(Some(readonly))
-        .set_mount_label(security::mount_label(input.context(), input.host)?);
+        .set_mount_label(selinux::file_label(input.context(), input.host, input.selinux_level)?);
     Ok(linux)
 }
 

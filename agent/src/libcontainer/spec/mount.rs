@@ -12,6 +12,9 @@ pub const IMAGE_VOLUME: &str = "image:";
 /// A mount option that is ours: a source that is not there is made as a folder. (mount(8) leaves `x-` to user space.)
 pub const CREATE_SOURCE: &str = "x-berth.create-source";
 
+/// A mount option that is ours: everything below the source gets the container's file label (CRI `selinux_relabel`).
+pub const RELABEL: &str = "x-berth.relabel";
+
 /// Which files of /proc a container may have replaced (lxcfs does), as runc allows.
 const PROC_FILES: [&str; 10] = [
     "/proc/cpuinfo",
@@ -53,7 +56,7 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
             image_volumes += 1;
             image_volume(mount, &target, image_volumes - 1)?
         } else {
-            requested(mount, &target)?
+            requested(mount, &target, input)?
         };
         wanted.push((target, entry));
     }
@@ -146,7 +149,7 @@ fn image_volume(mount: &Requested, target: &str, number: usize) -> Result<Mount,
     Ok(entry(target, "bind", format!("{IMAGE_VOLUME}{number}"), &options))
 }
 
-fn requested(mount: &Requested, target: &str) -> Result<Mount, SpecError> {
+fn requested(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<Mount, SpecError> {
     let mut options = vec!["rbind", CREATE_SOURCE];
     options.push(match propagation(mount)? {
         MountPropagation::PropagationPrivate => "rprivate",
@@ -158,6 +161,9 @@ fn requested(mount: &Requested, target: &str) -> Result<Mount, SpecError> {
         (true, false) => "ro",
         (false, _) => "rw",
     });
+    if mount.selinux_relabel && input.host.selinux {
+        options.push(RELABEL);
+    }
     options.extend(own_options(mount)?);
     Ok(entry(target, "bind", &mount.host_path, &options))
 }

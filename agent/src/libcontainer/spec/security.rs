@@ -1,7 +1,7 @@
-//! seccomp, AppArmor and SELinux: which profile or label a request means.
+//! seccomp and AppArmor: which profile a request means.
 
 use cri_api::v1::security_profile::ProfileType;
-use cri_api::v1::{LinuxContainerSecurityContext, SeLinuxOption, SecurityProfile};
+use cri_api::v1::{LinuxContainerSecurityContext, SecurityProfile};
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::error::invalid;
@@ -155,92 +155,9 @@ pub(super) fn apparmor_profile(
     }
 }
 
-/// The label of the process; `None` where SELinux is off or nothing was asked for.
-pub(super) fn selinux_label(
-    context: Option<&LinuxContainerSecurityContext>,
-    host: &HostFacts,
-) -> Result<Option<String>, SpecError> {
-    let privileged = context.is_some_and(|context| context.privileged);
-    label(context, host, if privileged { "spc_t" } else { "container_t" }, false)
-}
-
-/// The label of the container's files.
-pub(super) fn mount_label(
-    context: Option<&LinuxContainerSecurityContext>,
-    host: &HostFacts,
-) -> Result<Option<String>, SpecError> {
-    label(context, host, "container_file_t", true)
-}
-
-fn label(
-    context: Option<&LinuxContainerSecurityContext>,
-    host: &HostFacts,
-    kind: &str,
-    file: bool,
-) -> Result<Option<String>, SpecError> {
-    let Some(asked) = context.and_then(|context| context.selinux_options.as_ref()) else { return Ok(None) };
-    check_selinux(asked)?;
-    if !host.selinux {
-        return Ok(None);
-    }
-    let or = |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
-    // Files carry object_r and their own type: the options' role and type are a process's.
-    let (role, kind) = if file {
-        ("object_r".to_owned(), kind.to_owned())
-    } else {
-        (or(&asked.role, "system_r"), or(&asked.r#type, kind))
-    };
-    Ok(Some(format!("{}:{role}:{kind}:{}", or(&asked.user, "system_u"), or(&asked.level, "s0"))))
-}
-
-/// A bad level is an error even where SELinux is off, so that a pod behaves the same on every node.
-fn check_selinux(asked: &SeLinuxOption) -> Result<(), SpecError> {
-    const FIELD: &str = "linux.security_context.selinux_options";
-    for part in [&asked.user, &asked.role, &asked.r#type] {
-        if !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
-            return Err(invalid(FIELD, part, "has characters that no label has"));
-        }
-    }
-    if asked.level.is_empty() || level_is_valid(&asked.level) {
-        Ok(())
-    } else {
-        Err(invalid(FIELD, &asked.level, "is not a level such as s0 or s0:c1,c2"))
-    }
-}
-
-/// `s0`, `s0-s15:c0.c1023`, `s0:c1,c2`: sensitivity, or a range of two, each with its categories.
-fn level_is_valid(level: &str) -> bool {
-    fn numbered(text: &str, letter: char) -> bool {
-        text.strip_prefix(letter)
-            .is_some_and(|digits| (1..=4).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
-    }
-    fn one(text: &str) -> bool {
-        let (sensitivity, categories) = match text.split_once(':') {
-            Some((sensitivity, categories)) => (sensitivity, Some(categories)),
-            None => (text, None),
-        };
-        let category = |text: &str| text.split('.').count() <= 2 && text.split('.').all(|part| numbered(part, 'c'));
-        numbered(sensitivity, 's') && categories.is_none_or(|list| list.split(',').all(category))
-    }
-    match level.split_once('-') {
-        Some((low, high)) => one(low) && one(high),
-        None => one(level),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn levels() {
-        for good in ["s0", "s0:c1,c2", "s0-s0:c0.c1023", "s15:c3.c7,c9"] {
-            assert!(level_is_valid(good), "{good}");
-        }
-        for bad in ["s", "c1", "s0:", "s0:1,2", "s0:c1.c2.c3", "s0:c", "s0-", "s0:c1;c2", "rotten"] {
-            assert!(!level_is_valid(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn seccomp_choices() {

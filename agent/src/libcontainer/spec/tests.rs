@@ -90,6 +90,7 @@ impl Fixture {
             devices: &self.devices,
             seccomp_profile: self.profile.as_deref(),
             cgroups_path: "/pod/container",
+            selinux_level: "s0:c7,c8",
             host: &self.host,
         })
     }
@@ -539,6 +540,36 @@ fn security_labels_need_their_module() {
     assert_eq!(process.selinux_label().as_deref(), Some("system_u:system_r:container_t:s0:c1,c2"));
     let mounts = spec.linux().as_ref().unwrap().mount_label();
     assert_eq!(mounts.as_deref(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
+}
+
+#[test]
+fn the_level_is_the_pods_unless_asked_otherwise() {
+    let labels = |fixture: &Fixture| {
+        let spec = fixture.build().unwrap();
+        let file = spec.linux().as_ref().unwrap().mount_label().clone();
+        (spec.process().as_ref().unwrap().selinux_label().clone(), file)
+    };
+    let mut fixture = Fixture::new();
+    assert_eq!(labels(&fixture), (None, None), "SELinux is off");
+    fixture.host.selinux = true;
+    let of = |process: &str, level: &str| {
+        (Some(format!("{process}:{level}")), Some(format!("system_u:object_r:container_file_t:{level}")))
+    };
+    assert_eq!(labels(&fixture), of("system_u:system_r:container_t", "s0:c7,c8"));
+    let asked = cri_api::v1::SeLinuxOption {
+        user: "staff_u".to_owned(),
+        role: "staff_r".to_owned(),
+        r#type: "own_t".to_owned(),
+        level: String::new(),
+    };
+    fixture.context().selinux_options = Some(asked);
+    assert_eq!(labels(&fixture), of("staff_u:staff_r:own_t", "s0:c7,c8"));
+    fixture.context().selinux_options = None;
+    assert_eq!(labels(&fixture.privileged()), of("system_u:system_r:spc_t", "s0:c7,c8"));
+    let mut fixture = Fixture::new();
+    fixture.context().selinux_options =
+        Some(cri_api::v1::SeLinuxOption { r#type: "a:b".to_owned(), ..Default::default() });
+    assert!(fixture.error().contains("characters that no label has"), "also where SELinux is off");
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Spawner {
             shared_pid: pod.shared_pid,
             sysctls: pod.sysctls.into_iter().map(|(key, value)| SysctlSetting { key, value }).collect(),
             shm_bytes: pod.shm_bytes.unwrap_or(0),
+            shm_label: pod.shm_label.unwrap_or_default(),
             listener_fd: 0,
             connection_fd: 1,
         };

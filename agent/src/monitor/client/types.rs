@@ -29,6 +29,8 @@ pub struct PodMonitor {
     pub sysctls: Vec<(String, String)>,
     /// Size of the pod's own /dev/shm ("shm" in `MountSource::Pod`), if it has one.
     pub shm_bytes: Option<u64>,
+    /// Its SELinux label, where SELinux is on.
+    pub shm_label: Option<String>,
 }
 
 /// A pod's namespaces as the agent holds them.

@@ -120,6 +120,9 @@ pub struct ForkMonitor {
     /// Index of the monitor's end of the agent's first connection.
     #[prost(uint32, tag = "10")]
     pub connection_fd: u32,
+    /// The SELinux label of the pod's /dev/shm; empty: none.
+    #[prost(string, tag = "11")]
+    pub shm_label: String,
 }
 
 /// See `Call::ForkPlaceholder`. It ends when the agent closes its end of the pipe, at the latest by its death.

@@ -105,7 +105,7 @@ fn make_namespaces(threads: SingleThreaded, host: &template::Host, pod: &ForkMon
         write_sysctl(host.procfs.as_fd(), &setting.key, &setting.value)?;
     }
     if pod.shm_bytes != 0 {
-        template::mount_shm(pod.shm_bytes)?;
+        template::mount_shm(pod.shm_bytes, &pod.shm_label)?;
     }
     let network = if pod.private_net { Some(open_network(host)?) } else { None };
     let pod_init = if pod.shared_pid { Some(start_pod_init(threads)?) } else { None };

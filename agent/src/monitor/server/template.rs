@@ -55,11 +55,14 @@ pub(super) fn enter() -> Result<Host, InitFailure> {
     Ok(Host { procfs, null })
 }
 
-/// Mounts the pod's shared memory in this monitor's own namespace.
-pub(super) fn mount_shm(bytes: u64) -> Result<(), InitFailure> {
+/// Mounts the pod's shared memory in this monitor's own namespace, with that SELinux label unless it is empty.
+pub(super) fn mount_shm(bytes: u64, label: &str) -> Result<(), InitFailure> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let (shm, _) = detached("tmpfs", &[("size", &bytes.to_string()), ("mode", "1777")], attributes)?;
+    let bytes = bytes.to_string();
+    let options = [("size", bytes.as_str()), ("mode", "1777"), ("context", label)];
+    let options = if label.is_empty() { &options[..2] } else { &options };
+    let (shm, _) = detached("tmpfs", options, attributes)?;
     move_mount(&shm, "", CWD, SHM, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount on", SHM)
 }
 
