@@ -84,21 +84,24 @@ async fn input_goes_in_and_output_comes_out_to_the_last_byte() {
 async fn a_client_that_never_reads_delays_nobody_and_is_given_up() {
     let sandbox = Sandbox::new().await;
     let mut pod = sandbox.pod().await;
-    let container = with_stdin(&pod, "read go; yes 0123456789abcde | head -n 1500000; sleep 1000", false);
+    let script =
+        "line=$(yes 0123456789abcdef | head -n 60); read go; yes \"$(echo $line)\" | head -n 80000; sleep 1000";
+    let container = with_stdin(&pod, script, false);
+    let line = [["0123456789abcdef"; 60].join(" "), "\n".to_owned()].concat();
     start(&pod, &container).await;
     let stuck = attach(&pod, &container).await;
     let mut reading = attach(&pod, &container).await;
     reading.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-    // 24 MB, and the container goes on: neither its log nor the other client waits for the one that does not read.
+    // 82 MB, and the container goes on: neither its log nor the other client waits for the one that does not read.
     let mut pipe = reading.stdout.try_clone().unwrap();
     let all = tokio::task::spawn_blocking(move || {
-        let mut bytes = vec![0; 16 * 1_500_000];
+        let mut bytes = vec![0; 1020 * 80_000];
         pipe.read_exact(&mut bytes).unwrap();
         bytes
     });
-    assert!(all.await.unwrap().chunks(16).all(|line| line == b"0123456789abcde\n"));
+    assert!(all.await.unwrap().chunks(1020).all(|got| got == line.as_bytes()));
     assert_eq!(rest(stuck.session).await, [SessionEnd::FellBehind as u8]);
-    pod.until(|| container.raw_log("0.log").lines().count() == 1_500_000).await;
+    pod.until(|| container.raw_log("0.log").lines().count() == 80_000).await;
     assert!(rest(stuck.stdout).await.len() >= 64 << 10, "what its pipe held it may still read");
     pod.monitor.stop(&container.id, 15, Duration::ZERO).await.unwrap();
     assert_eq!(rest(reading.session).await, [SessionEnd::ContainerEnded as u8]);

@@ -16,8 +16,10 @@ use super::spawner::internal;
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::monitor::protocol::{Attach, Body, Failure, Nothing, SessionEnd};
 
-/// Each may have fallen far behind, in memory.
+/// Each takes descriptors, and time for each piece of output.
 const CLIENTS_LIMIT: usize = 16;
+/// How far behind a pod's clients may be together, in bytes: that is memory. The one furthest behind is given up first.
+const LAG_LIMIT: u64 = 64 << 20;
 
 /// One attached client.
 #[derive(Debug)]
@@ -122,6 +124,15 @@ impl Clients {
             };
             self.settle(epoll, at, source, lost);
         }
+        self.limit_lag(epoll);
+    }
+
+    fn limit_lag(&mut self, epoll: &Epoll) {
+        while self.0.iter().map(Client::lag).sum::<u64>() > LAG_LIMIT {
+            let furthest = (0..self.0.len()).max_by_key(|at| self.0[*at].lag());
+            let Some(at) = furthest else { return };
+            self.settle(epoll, at, Source::ClientSession, Some(Lost::Behind));
+        }
     }
 
     /// One of a container's streams is at its end.
@@ -181,6 +192,10 @@ fn client_of(output: Source) -> Source {
 }
 
 impl Client {
+    fn lag(&self) -> u64 {
+        [&self.stdout, &self.stderr].into_iter().flatten().map(Sink::lag).sum()
+    }
+
     fn slot(&mut self, source: Source) -> &mut Option<Sink> {
         if source == Source::ClientStdout { &mut self.stdout } else { &mut self.stderr }
     }

@@ -1,5 +1,5 @@
 //! One output stream of one attached client. Its pipe is written without ever blocking; what does not fit waits in a memory
-//! file until the client reads on, up to a limit. So a slow client holds up neither the container, nor its log, nor others.
+//! file until the client reads on. So a slow client holds up neither the container, nor its log, nor others.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -9,8 +9,6 @@ use rustix::io::Errno;
 use super::create::set_nonblocking;
 use crate::libcontainer::run::failure::InitFailure;
 
-/// How far a client may be behind, beside what its pipe holds.
-const SPOOL_LIMIT: u64 = 16 << 20;
 /// How much of the spool is moved at once: what a pipe holds by default.
 const CHUNK: u64 = 64 << 10;
 
@@ -28,7 +26,7 @@ pub(super) struct Sink {
 pub(super) enum Lost {
     /// It closed its end.
     Gone,
-    /// It is too far behind.
+    /// It is too far behind, or what it has not read cannot be kept.
     Behind,
 }
 
@@ -53,6 +51,11 @@ impl Sink {
     /// Waits for room in the pipe.
     pub(super) fn is_waiting(&self) -> bool {
         self.spool.is_some()
+    }
+
+    /// How many bytes the client is behind, beside what its pipe holds.
+    pub(super) fn lag(&self) -> u64 {
+        self.spool.as_ref().map_or(0, |spool| spool.written - spool.read)
     }
 
     /// Takes output, in the order it comes.
@@ -107,9 +110,6 @@ impl Spool {
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> Result<(), Lost> {
-        if self.written - self.read + bytes.len() as u64 > SPOOL_LIMIT {
-            return Err(Lost::Behind);
-        }
         while !bytes.is_empty() {
             match rustix::io::pwrite(&self.file, bytes, self.written) {
                 Err(Errno::INTR) => {}
@@ -166,12 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_never_reads_is_given_up_at_the_limit_and_not_before() {
-        let (mut sink, _read) = sink();
-        let chunk = vec![0; 64 << 10];
-        let taken = (0..).take_while(|_| sink.write(&chunk).is_ok()).count();
-        assert_eq!(taken as u64, SPOOL_LIMIT / (64 << 10) + 1, "the pipe's own 64 KiB and the spool");
-        assert_eq!(sink.write(&chunk), Err(Lost::Behind));
+    fn how_far_a_client_is_behind_is_known() {
+        let (mut sink, mut read) = sink();
+        sink.write(&vec![0; 64 << 10]).unwrap();
+        assert_eq!((sink.lag(), sink.is_waiting()), (0, false), "its pipe holds that");
+        sink.write(&vec![0; 100 << 10]).unwrap();
+        assert_eq!((sink.lag(), sink.is_waiting()), (100 << 10, true));
+        read.read_exact(&mut vec![0; 32 << 10]).unwrap();
+        sink.drain(&mut vec![0; CHUNK as usize]).unwrap();
+        assert_eq!(sink.lag(), 68 << 10);
     }
 
     #[test]
