@@ -142,6 +142,22 @@ impl Client {
         Ok(self.runtime.clone().exec_sync(within(limit, request)).await?.into_inner())
     }
 
+    /// Exec; the answer is the URL.
+    pub async fn exec_url(&self, request: v1::ExecRequest) -> Result<String, Status> {
+        Ok(self.runtime.clone().exec(within(ORDINARY, request)).await?.into_inner().url)
+    }
+
+    /// Attach; the answer is the URL.
+    pub async fn attach_url(&self, request: v1::AttachRequest) -> Result<String, Status> {
+        Ok(self.runtime.clone().attach(within(ORDINARY, request)).await?.into_inner().url)
+    }
+
+    /// PortForward; the answer is the URL.
+    pub async fn port_forward_url(&self, pod: &str, port: Vec<i32>) -> Result<String, Status> {
+        let request = v1::PortForwardRequest { pod_sandbox_id: pod.to_owned(), port };
+        Ok(self.runtime.clone().port_forward(within(ORDINARY, request)).await?.into_inner().url)
+    }
+
     /// ReopenContainerLog.
     pub async fn reopen_log(&self, id: &str) -> Result<(), Status> {
         let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };

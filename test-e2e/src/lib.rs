@@ -25,3 +25,5 @@ pub mod process;
 pub mod registry;
 /// Pod and container configurations, built step by step.
 pub mod spec;
+/// A WebSocket client of Exec, Attach and PortForward.
+pub mod stream;

@@ -15,5 +15,7 @@ mod values;
 
 pub use reference::{default_yaml, reference_page};
 pub use resolve::{Config, ConfigError, DEFAULT_FILE, Overrides, Paths};
-pub use settings::{CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Settings};
+pub use settings::{
+    CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Settings, Streaming,
+};
 pub use values::{Size, Span};

@@ -21,6 +21,8 @@ pub struct Config {
     pub log: Log,
     /// Where metrics are served, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// Where the clients of exec, attach and port-forward are served.
+    pub streaming: SocketAddr,
     /// cgroup driver and the monitors' cgroup.
     pub cgroups: Cgroups,
     /// Image store and registries.
@@ -133,6 +135,7 @@ impl Config {
             drain_timeout: settings.drain_timeout.0,
             log: settings.log,
             metrics: settings.metrics.address,
+            streaming: settings.streaming.address,
             cgroups: settings.cgroups,
             image: settings.image,
             network: settings.network,

@@ -155,6 +155,14 @@ section! {
 }
 
 section! {
+    /// The server that kubelet takes the clients of exec, attach and port-forward to.
+    Streaming {
+        /// Where it listens. Its URLs are for kubelet on this node: nobody else has to reach it. Port 0: any free one.
+        address: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0),
+    }
+}
+
+section! {
     /// Control groups.
     Cgroups {
         /// cgroupfs or systemd; kubelet adopts it. Where systemd is the init, systemd should be the one that writes.
@@ -230,6 +238,9 @@ section! {
         /// Prometheus metrics: latency by RPC and result, and the phases of a pod's start.
         #[serde(deserialize_with = "null_is_default")]
         metrics: Metrics = Metrics::default(),
+        /// The server that kubelet takes the clients of exec, attach and port-forward to.
+        #[serde(deserialize_with = "null_is_default")]
+        streaming: Streaming = Streaming::default(),
         /// Control groups.
         #[serde(deserialize_with = "null_is_default")]
         cgroups: Cgroups = Cgroups::default(),

@@ -194,6 +194,24 @@ impl RuntimeService for Face {
         })
     }
 
+    async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
+        let request = request.into_inner();
+        let url = self.for_container(&request.container_id).await.exec(request).map_err(|error| failed(&error))?;
+        answer(ExecResponse { url })
+    }
+
+    async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
+        let request = request.into_inner();
+        let url = self.for_container(&request.container_id).await.attach(request).map_err(|error| failed(&error))?;
+        answer(AttachResponse { url })
+    }
+
+    async fn port_forward(&self, request: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
+        let request = request.into_inner();
+        let url = self.for_pod(&request.pod_sandbox_id).await.port_forward(request).map_err(|error| failed(&error))?;
+        answer(PortForwardResponse { url })
+    }
+
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
         let id = request.into_inner().container_id;
         let engine = self.for_container(&id).await;
@@ -215,9 +233,6 @@ impl RuntimeService for Face {
     unimplemented_verbs! {
         UpdateContainerResources: update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         UpdatePodSandboxResources: update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
-        Exec: exec(ExecRequest) -> ExecResponse;
-        Attach: attach(AttachRequest) -> AttachResponse;
-        PortForward: port_forward(PortForwardRequest) -> PortForwardResponse;
         PodSandboxStats: pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
         ListPodSandboxStats: list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
         ListMetricDescriptors: list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;

@@ -78,14 +78,14 @@ async fn before_recovery_is_done_a_request_waits_and_is_not_refused() {
 async fn what_is_not_built_says_its_name() {
     let server = serve().await;
     let mut client = RuntimeServiceClient::new(server.channel.clone());
-    let attach = client.attach(AttachRequest::default()).await.unwrap_err();
-    assert_eq!(attach.code(), Code::Unimplemented);
-    assert!(attach.message().starts_with("Attach is not implemented"), "{attach}");
+    let checkpoint = client.checkpoint_pod(CheckpointPodRequest::default()).await.unwrap_err();
+    assert_eq!(checkpoint.code(), Code::Unimplemented);
+    assert!(checkpoint.message().starts_with("CheckpointPod is not implemented"), "{checkpoint}");
     let events = client.get_container_events(GetEventsRequest {}).await.unwrap_err();
     assert!(events.message().starts_with("GetContainerEvents "), "{events}");
     let images = ImageServiceClient::new(server.channel.clone()).stream_images(StreamImagesRequest::default()).await;
     assert_eq!(images.unwrap_err().code(), Code::Unimplemented);
-    assert!(metrics(&server).contains("rpc_answers_total{method=\"Attach\",code=\"UNIMPLEMENTED\"} 1"));
+    assert!(metrics(&server).contains("rpc_answers_total{method=\"CheckpointPod\",code=\"UNIMPLEMENTED\"} 1"));
 }
 
 #[tokio::test]

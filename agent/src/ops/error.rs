@@ -2,6 +2,7 @@
 //! gRPC code.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::monitor::client::MonitorError;
 use crate::network::NetworkError;
 use crate::network::dns::DnsError;
 use crate::state::RecordError;
+use crate::stream::StreamError;
 
 /// A verb's failure.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +184,29 @@ pub enum Error {
         /// How long it was given.
         seconds: u64,
     },
+    /// A monitor that was started by an older version of the agent.
+    #[error(
+        "the monitor of pod {pod} is of an older version of berth, which had neither Attach nor PortForward; a pod that is \
+         started anew has both"
+    )]
+    OldMonitor {
+        /// Whose.
+        pod: String,
+    },
+    /// Nothing in the pod listens there, or it does not answer.
+    #[error("cannot connect to {address} in pod {pod}")]
+    Connect {
+        /// The pod.
+        pod: String,
+        /// On its loopback.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The streaming server.
+    #[error("streaming server")]
+    Stream(#[from] StreamError),
     /// The records in the run folder.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -200,7 +225,7 @@ impl Error {
             Self::NoSuchPod(_) | Self::NoSuchContainer(_) | Self::NoSuchImage(_) => ErrorKind::NotFound,
             Self::AmbiguousId(_) | Self::Invalid { .. } => ErrorKind::InvalidArgument,
             Self::NameInUse { .. } => ErrorKind::AlreadyExists,
-            Self::WrongState { .. } | Self::Step(_) => ErrorKind::FailedPrecondition,
+            Self::WrongState { .. } | Self::Step(_) | Self::OldMonitor { .. } => ErrorKind::FailedPrecondition,
             Self::ExecTimeout { .. } | Self::StopTimeout(_) => ErrorKind::DeadlineExceeded,
             Self::Io { source, .. } | Self::System { source, .. } => io_kind(source),
             Self::Image(source) => image_kind(source),
@@ -216,7 +241,8 @@ impl Error {
             | Self::Start { source, .. }
             | Self::Exec { source, .. }
             | Self::Spawner(source) => monitor_kind(source),
-            Self::MonitorSilent { .. } => ErrorKind::Unavailable,
+            Self::MonitorSilent { .. } | Self::Connect { .. } => ErrorKind::Unavailable,
+            Self::Stream(_) => ErrorKind::ResourceExhausted,
             Self::Joined(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Record(RecordError::Io { source, .. }) => io_kind(source),

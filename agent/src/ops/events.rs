@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::monitors::PodMonitor;
+use super::monitors::{PodMonitor, end_execs};
 use super::{Engine, chain, now};
 use crate::fault;
 use crate::libcontainer::cgroup::Cgroup;
@@ -39,7 +39,7 @@ impl Engine {
                     MonitorEvent::Lost => break,
                 }
             }
-            monitor.forget_execs();
+            monitor.end();
             engine.monitor_ended(&pod, &monitor).await;
         });
     }
@@ -87,6 +87,7 @@ impl Engine {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
         let Ok(told) = client.inspect().await else { return false };
+        end_execs(&client, &told.execs).await;
         let Some(monitor) = self.monitors.replace(pod, lost, client) else { return false };
         tracing::warn!(%pod, "the connection to the pod's monitor broke; there is a new one");
         for container in self.state.snapshot().containers_of(pod) {

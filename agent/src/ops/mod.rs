@@ -4,6 +4,8 @@
 
 /// The image's account files.
 mod accounts;
+/// Attach.
+mod attach;
 /// A container's writable layer as an image.
 mod commit_container;
 /// CreateContainer.
@@ -12,6 +14,10 @@ mod create_container;
 mod error;
 /// Exits and losses that monitors tell of.
 mod events;
+/// Commands in containers.
+mod exec;
+/// Exec.
+mod exec_stream;
 /// ExecSync.
 mod exec_sync;
 /// Requests under way, joined by their retries.
@@ -20,6 +26,8 @@ mod inflight;
 mod locks;
 /// Which monitor belongs to which pod.
 mod monitors;
+/// PortForward.
+mod port_forward;
 /// The file work of CreateContainer.
 mod prepare_container;
 /// What a new agent does first.
@@ -44,6 +52,8 @@ mod stats;
 mod stop_container;
 /// StopPodSandbox.
 mod stop_pod;
+/// What Exec and Attach have in common.
+mod streams;
 /// Rollback.
 mod undo;
 
@@ -60,10 +70,11 @@ use crate::libcontainer::cgroup::{Layout, Systemd};
 use crate::libcontainer::plan::Warning;
 use crate::libcontainer::seccomp::FilterCache;
 use crate::libcontainer::spec::HostFacts;
-use crate::model::{Container, ContainerId, ContainerKey, Pod, PodId, PodKey};
+use crate::model::{Container, ContainerId, ContainerKey, ContainerState, Pod, PodId, PodKey};
 use crate::monitor::client::{MonitorError, Spawner};
 use crate::network::PodNetwork;
 use crate::state::{Lookup, Snapshot, State};
+use crate::stream::StreamServer;
 
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
@@ -76,6 +87,7 @@ pub struct Engine {
     images: Arc<ImageStore>,
     network: Arc<PodNetwork>,
     spawner: Spawner,
+    streams: Arc<StreamServer>,
     monitors: monitors::Monitors,
     cgroups: Layout,
     systemd: Option<Systemd>,
@@ -102,6 +114,8 @@ pub struct Parts {
     pub network: Arc<PodNetwork>,
     /// Forks a monitor per pod.
     pub spawner: Spawner,
+    /// Serves the clients of Exec, Attach and PortForward.
+    pub streams: Arc<StreamServer>,
     /// The host's cgroup hierarchies.
     pub cgroups: Layout,
     /// With the systemd driver.
@@ -144,7 +158,7 @@ impl Engine {
     /// # Errors
     /// When the agent's folders cannot be made.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
-        let Parts { paths, images, network, spawner, cgroups, systemd, cgroup_parent, host } = parts;
+        let Parts { paths, images, network, spawner, streams, cgroups, systemd, cgroup_parent, host } = parts;
         for dir in [paths.container_layers(), paths.trash()] {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|source| Error::Io { op: "make", path: dir, source })?;
@@ -154,6 +168,7 @@ impl Engine {
             images,
             network,
             spawner,
+            streams,
             monitors: monitors::Monitors::default(),
             cgroups,
             systemd,
@@ -207,6 +222,20 @@ impl Engine {
             Lookup::Found(container) => Ok(container),
             Lookup::Absent => Err(Error::NoSuchContainer(id.to_owned())),
             Lookup::Ambiguous => Err(Error::AmbiguousId(id.to_owned())),
+        }
+    }
+
+    /// The container of an id or of the beginning of one, if it runs.
+    fn running_container(&self, id: &str) -> Result<Arc<Container>, Error> {
+        let container = self.container(id)?;
+        match container.state {
+            ContainerState::Running { .. } => Ok(container),
+            _ => Err(Error::WrongState {
+                what: "container",
+                id: container.id.to_string(),
+                state: container.state.name(),
+                wanted: "running",
+            }),
         }
     }
 

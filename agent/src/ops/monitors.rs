@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Error, of_pod};
 use crate::model::PodId;
@@ -23,6 +24,8 @@ pub(super) struct PodMonitor {
     /// When it was made.
     pub(super) since: Instant,
     execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
+    /// The connection is lost: the pod is stopped, or its monitor is.
+    lost: CancellationToken,
 }
 
 impl Monitors {
@@ -63,7 +66,7 @@ impl Monitors {
 
 impl PodMonitor {
     fn new(client: Monitor) -> Self {
-        Self { client, since: Instant::now(), execs: Mutex::default() }
+        Self { client, since: Instant::now(), execs: Mutex::default(), lost: CancellationToken::new() }
     }
 
     /// Announces an exec before it is asked for: its exit may come before the answer is read.
@@ -73,7 +76,17 @@ impl PodMonitor {
         receiver
     }
 
-    /// An exec ended, or will not be waited for any longer.
+    /// An exec will not be waited for any longer.
+    pub(super) fn forget_exec(&self, exec: &str) {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(exec);
+    }
+
+    /// Refuses what a monitor of an older version does not know.
+    pub(super) fn check_streams(&self, pod: &PodId) -> Result<(), Error> {
+        if self.client.has_streams() { Ok(()) } else { Err(Error::OldMonitor { pod: pod.to_string() }) }
+    }
+
+    /// An exec ended.
     pub(super) fn exec_exited(&self, exec: &str, exit_code: i32) {
         let waiting = self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(exec);
         if let Some(waiting) = waiting {
@@ -83,8 +96,14 @@ impl PodMonitor {
     }
 
     /// The connection is lost: nobody will hear of these execs any more.
-    pub(super) fn forget_execs(&self) {
+    pub(super) fn end(&self) {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lost.cancel();
+    }
+
+    /// Returns when the connection is lost.
+    pub(super) fn lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.lost.clone().cancelled_owned()
     }
 }
 
@@ -93,6 +112,14 @@ pub(super) fn gone(error: MonitorError) -> Result<(), MonitorError> {
     match error {
         MonitorError::Lost => Ok(()),
         error => Err(error),
+    }
+}
+
+/// Kills what an earlier connection ran in containers for its clients, who are gone with it: nobody hears of its end.
+pub(super) async fn end_execs(client: &Monitor, execs: &[String]) {
+    for exec in execs {
+        // One that is over by now is as good; a monitor that is lost has its loss seen elsewhere.
+        let _ = client.kill_exec(exec).await;
     }
 }
 

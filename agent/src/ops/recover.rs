@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::monitors::{PodMonitor, gone};
+use super::monitors::{PodMonitor, end_execs, gone};
 use super::{Engine, Error, chain, now};
 use crate::libcontainer::cgroup::Cgroup;
 use crate::model::recovery::{
@@ -120,6 +120,7 @@ impl Engine {
         match (action, monitor) {
             (PodAction::Keep, Some((client, events))) => match client.inspect().await {
                 Ok(seen) => {
+                    end_execs(&client, &seen.execs).await;
                     let monitor = self.monitors.insert(id.clone(), client);
                     self.state.put_pod(Pod { id: id.clone(), spec, state })?;
                     return Ok(Some((seen, Some(Living { monitor, events }))));

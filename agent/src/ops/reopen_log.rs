@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Engine, Error, of_pod};
-use crate::model::{Container, ContainerState};
+use crate::model::Container;
 use crate::monitor::client::LogTarget;
 
 impl Engine {
@@ -13,15 +13,7 @@ impl Engine {
     /// # Errors
     /// When the container is not running (no file is made then) or the file cannot be made.
     pub async fn reopen_log(self: &Arc<Self>, id: &str) -> Result<(), Error> {
-        let container = self.container(id)?;
-        if !matches!(container.state, ContainerState::Running { .. }) {
-            return Err(Error::WrongState {
-                what: "container",
-                id: container.id.to_string(),
-                state: container.state.name(),
-                wanted: "running",
-            });
-        }
+        let container = self.running_container(id)?;
         let (pod, monitor) = self.monitor_of(&container)?;
         let Some(log) = self.log_target(&container).await? else { return Ok(()) };
         monitor.client.reopen_log(&container.id, log).await.map_err(of_pod(&pod))

@@ -67,7 +67,7 @@ impl Engine {
         fault::point("run_pod.monitor_forked");
         phases.mark("monitor");
 
-        let addresses = self.attach(&id, &spec, namespaces, undo).await?;
+        let addresses = self.attach_network(&id, &spec, namespaces, undo).await?;
         fault::point("run_pod.network_added");
         phases.mark("network");
 
@@ -139,7 +139,7 @@ impl Engine {
     }
 
     /// Gives the pod its addresses; in the host's network it has none.
-    async fn attach(
+    async fn attach_network(
         self: &Arc<Self>,
         id: &PodId,
         spec: &PodSpec,

@@ -235,11 +235,21 @@ impl Accepted {
             (Session::Attach { streams, start }, Speak::RemoteCommand(protocol)) => {
                 remote_command(Verb::Attach, streams, start, protocol, input, output).await
             }
-            (Session::PortForward { connect }, Speak::PortForward(protocol, ports)) => match protocol {
-                Protocol::Spdy(()) => spdy::port_forward(connect, input, output).await,
-                Protocol::WebSocket(Format::Tunnel) => websocket::tunnel(connect, input, output).await,
-                Protocol::WebSocket(format) => websocket::port_forward(connect, &ports, format, input, output).await,
-            },
+            (Session::PortForward { connect, gone }, Speak::PortForward(protocol, ports)) => {
+                let forward = async {
+                    match protocol {
+                        Protocol::Spdy(()) => spdy::port_forward(connect, input, output).await,
+                        Protocol::WebSocket(Format::Tunnel) => websocket::tunnel(connect, input, output).await,
+                        Protocol::WebSocket(format) => {
+                            websocket::port_forward(connect, &ports, format, input, output).await
+                        }
+                    }
+                };
+                tokio::select! {
+                    ended = forward => ended,
+                    () = gone => return tracing::debug!(kind, "the pod of a streaming client is gone"),
+                }
+            }
             // What is spoken was chosen for the session's kind.
             _ => return,
         };

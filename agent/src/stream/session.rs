@@ -75,6 +75,8 @@ pub enum Session {
     PortForward {
         /// Connects to a port.
         connect: ConnectPort,
+        /// Returns when the pod is gone: every connection to it ends then, which would keep its network.
+        gone: BoxFuture<'static, ()>,
     },
 }
 

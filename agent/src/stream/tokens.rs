@@ -56,7 +56,10 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session::PortForward { connect: Arc::new(|_| Box::pin(async { Err("nothing".into()) })) }
+        Session::PortForward {
+            connect: Arc::new(|_| Box::pin(async { Err("nothing".into()) })),
+            gone: Box::pin(std::future::pending()),
+        }
     }
 
     #[test]

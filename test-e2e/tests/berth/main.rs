@@ -9,3 +9,4 @@ mod fault_points;
 mod images;
 mod leaks;
 mod recovery;
+mod streams;

@@ -12,7 +12,7 @@ use test_e2e::leaks::Census;
 use test_e2e::process;
 
 /// Kills the agent, runs `meanwhile`, and starts it again.
-async fn crash(e2e: &mut Fixture, meanwhile: impl AsyncFnOnce()) {
+pub(crate) async fn crash(e2e: &mut Fixture, meanwhile: impl AsyncFnOnce()) {
     e2e.agent().kill();
     meanwhile().await;
     let machine = e2e.machine.clone();

@@ -13,3 +13,6 @@ mod mounts;
 mod network;
 mod process;
 mod resources;
+mod stream_attach;
+mod stream_exec;
+mod stream_port_forward;

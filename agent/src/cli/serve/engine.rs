@@ -14,6 +14,7 @@ use crate::libcontainer::host::{self, HostError};
 use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
 use crate::network::{NetworkConfig, NetworkError, PodNetwork, SubnetV6};
 use crate::ops::{self, Engine, Parts, Paths};
+use crate::stream::StreamServer;
 
 /// Where monitors are with the systemd driver, unless the configuration says otherwise.
 const MONITOR_SCOPE: &str = "system.slice/berth-monitors.scope";
@@ -43,7 +44,7 @@ pub(in crate::cli) enum StartError {
 }
 
 /// Makes the engine and takes over what an earlier agent left.
-pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
+pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result<Arc<Engine>, StartError> {
     let driver = match config.cgroups.driver {
         CgroupDriver::Cgroupfs => Driver::Cgroupfs,
         CgroupDriver::Systemd => Driver::Systemd,
@@ -78,6 +79,7 @@ pub(super) async fn start(config: &Config) -> Result<Arc<Engine>, StartError> {
         images: images.map_err(|_| StartError::Broken)??,
         network: network?,
         spawner,
+        streams,
         cgroups,
         systemd,
         cgroup_parent: pod_parent(config),

@@ -27,6 +27,7 @@ use super::flags::ServeFlags;
 use crate::admin;
 use crate::config::{CgroupDriver, Config, ConfigError};
 use crate::cri::{self, Observe, Readiness};
+use crate::stream::{StreamError, StreamServer};
 use crate::telemetry::{self, LogError, MetricsError, MetricsServer, Rpcs};
 use engine::StartError;
 use lock::{Lock, LockError};
@@ -58,6 +59,8 @@ pub(super) enum ServeError {
     Runtime(#[source] io::Error),
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     #[error("the agent cannot start")]
     Start(#[from] StartError),
     #[error("the CRI server failed")]
@@ -119,6 +122,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
         tokio::spawn(server.run());
     }
 
+    let streams = StreamServer::bind(config.streaming).await?;
     let (readiness, admin) = (Readiness::default(), admin::Readiness::default());
     let driver = match config.cgroups.driver {
         CgroupDriver::Cgroupfs => CriCgroupDriver::Cgroupfs,
@@ -138,7 +142,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
 
     let started = Instant::now();
     tokio::select! {
-        engine = engine::start(&config) => {
+        engine = engine::start(&config, streams.clone()) => {
             let engine = engine?;
             admin.open(engine.clone());
             readiness.open(engine);
@@ -151,12 +155,17 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
     }
     tracing::info!(took = ?started.elapsed(), "ready");
     notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
+    let (hang_up, told) = oneshot::channel::<()>();
+    let streaming = tokio::spawn(streams.serve(async move { told.await.unwrap_or(()) }));
 
     tokio::select! {
         () = stop.wait() => {}
         ended = &mut server => return finished(ended),
     }
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests")]);
+    // Sessions would go on for hours. What they ran is killed with them, which `answered` leaves the time for.
+    let _ = hang_up.send(());
+    let _ = tokio::time::timeout(config.drain_timeout, streaming).await;
     let (_, rpcs) = (drain.send(()), observe.rpcs());
     tokio::select! {
         ended = &mut server => finished(ended)?,

@@ -194,7 +194,7 @@ async fn forward(client: &mut TestClient<TcpStream>, port: u16, request: &str) -
 async fn ports_are_forwarded_many_at_a_time() {
     let server = server().await;
     let port = shouting_server().await;
-    let url = server.url(Session::PortForward { connect: connect() }).unwrap();
+    let url = server.url(Session::PortForward { connect: connect(), gone: Box::pin(std::future::pending()) }).unwrap();
     let mut client = spdy_client(&url, "portforward.k8s.io").await;
     let (first_error, first) = forward(&mut client, port, "0").await;
     let (second_error, second) = forward(&mut client, port, "1").await;
@@ -218,7 +218,7 @@ async fn a_forwarded_connection_ends_with_its_stream_or_its_client() {
     let server = server().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let url = server.url(Session::PortForward { connect: connect() }).unwrap();
+    let url = server.url(Session::PortForward { connect: connect(), gone: Box::pin(std::future::pending()) }).unwrap();
     let mut client = spdy_client(&url, "portforward.k8s.io").await;
     let (error, data) = forward(&mut client, port, "0").await;
     let (mut reset, _) = listener.accept().await.unwrap();
@@ -229,4 +229,24 @@ async fn a_forwarded_connection_ends_with_its_stream_or_its_client() {
     assert_eq!(reset.read(&mut [0; 8]).await.unwrap_or(0), 0);
     drop(client);
     assert_eq!(left.read(&mut [0; 8]).await.unwrap_or(0), 0);
+}
+
+/// The pod's side has closed and the client's has not: the connection is open on ours, and would keep the pod's network.
+#[tokio::test]
+async fn forwarded_connections_end_with_their_pod() {
+    let server = server().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let gone = Box::pin(async move { drop(stopped.await) });
+    let url = server.url(Session::PortForward { connect: connect(), gone }).unwrap();
+    let mut client = spdy_client(&url, "portforward.k8s.io").await;
+    let (_, data) = forward(&mut client, port, "0").await;
+    let (mut pod, _) = listener.accept().await.unwrap();
+    pod.shutdown().await.unwrap();
+    assert!(client.read_to_end(data).await.is_empty());
+    client.data(data, "still there", false).await;
+    pod.read_exact(&mut [0; 11]).await.unwrap();
+    stop.send(()).unwrap();
+    assert_eq!(pod.read(&mut [0; 8]).await.unwrap_or(0), 0);
 }

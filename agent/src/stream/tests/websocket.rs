@@ -133,7 +133,8 @@ async fn talking_server() -> u16 {
 #[tokio::test]
 async fn ports_over_channels_begin_with_their_number() {
     let (server, port) = (server().await, talking_server().await);
-    let url = server.url(Session::PortForward { connect: connect() }).unwrap() + &format!("?port={port},1");
+    let url = server.url(Session::PortForward { connect: connect(), gone: Box::pin(std::future::pending()) }).unwrap()
+        + &format!("?port={port},1");
     let mut client = client(&url, "v4.channel.k8s.io").await;
     client.send(Message::binary(&b"\x00hi"[..])).await.unwrap();
     let ([data, error, refused, why, _], _) = messages(&mut client).await;
@@ -146,7 +147,7 @@ async fn ports_over_channels_begin_with_their_number() {
 #[tokio::test]
 async fn spdy_goes_through_a_tunnel() {
     let (server, port) = (server().await, shouting_server().await.to_string());
-    let url = server.url(Session::PortForward { connect: connect() }).unwrap();
+    let url = server.url(Session::PortForward { connect: connect(), gone: Box::pin(std::future::pending()) }).unwrap();
     let (mut write, mut read) = client(&url, "SPDY/3.1+portforward.k8s.io").await.split();
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let (mut from_spdy, mut to_spdy) = tokio::io::split(theirs);
