@@ -225,6 +225,11 @@ fn processes_are_counted_frozen_and_killed_with_their_children() {
     std::thread::sleep(Duration::from_millis(100));
     let stats = cgroup.stats().unwrap();
     assert!(stats.cpu_usage_ns > frozen && stats.memory_usage > 0 && stats.page_faults > 0, "{stats:?}");
+    assert!(cgroup.tasks().unwrap() >= Some(3));
+    if Path::new("/proc/pressure").exists() {
+        // Three processes that never pause wait for a processor, or for none: that it is told is what counts.
+        assert!(stats.cpu_psi.is_some() && stats.memory_psi.is_some() && stats.io_psi.is_some(), "{stats:?}");
+    }
     cgroup.freeze().unwrap();
     cgroup.kill().unwrap();
     cgroup.thaw().unwrap();

@@ -1,5 +1,7 @@
 //! The model as the CRI shows it. Pure: a picture of the state in, messages out.
 
+/// Events of pods and containers.
+mod events;
 /// Images and credentials.
 mod images;
 /// The node, and debugging information.
@@ -9,9 +11,10 @@ mod stats;
 
 use cri_api::v1;
 
+pub(super) use events::event;
 pub(super) use images::{auth, filesystem, image, image_info};
 pub(super) use node::{container_info, node_info, pod_info, status};
-pub(super) use stats::stats;
+pub(super) use stats::{pod_stats, stats};
 
 use crate::model::{Container, ContainerState, Exit, Pod, PodPhase, signal};
 

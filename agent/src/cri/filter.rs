@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cri_api::v1::{ContainerFilter, ContainerStateValue, ContainerStatsFilter, PodSandboxFilter, PodSandboxStateValue};
+use cri_api::v1::{
+    ContainerFilter, ContainerStateValue, ContainerStatsFilter, PodSandboxFilter, PodSandboxStateValue,
+    PodSandboxStatsFilter,
+};
 
 use super::convert;
 use crate::model::{Container, Pod};
@@ -43,6 +46,12 @@ pub(super) fn containers(snapshot: &Snapshot, filter: Option<&ContainerFilter>) 
 pub(super) fn of_stats(filter: ContainerStatsFilter) -> ContainerFilter {
     let ContainerStatsFilter { id, pod_sandbox_id, label_selector } = filter;
     ContainerFilter { id, state: None, pod_sandbox_id, label_selector }
+}
+
+/// As `of_stats`, for pods.
+pub(super) fn of_pod_stats(filter: PodSandboxStatsFilter) -> PodSandboxFilter {
+    let PodSandboxStatsFilter { id, label_selector } = filter;
+    PodSandboxFilter { id, state: None, label_selector }
 }
 
 fn by_id<'a, T: 'a, All: Iterator<Item = &'a Arc<T>>>(

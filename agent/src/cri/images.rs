@@ -1,14 +1,16 @@
 //! ImageService: one short body a verb.
 
+use std::sync::Arc;
+
 use cri_api::v1::image_service_server::ImageService;
 use cri_api::v1::*;
 use tonic::{Request, Response, Status};
 use tracing::Span;
 
+use super::portions::{Portions, portions};
 use super::status::{failed, missing};
-use super::unimplemented::unimplemented_streams;
 use super::{Readiness, convert, now};
-use crate::image::PullRequest;
+use crate::image::{Image, PullRequest};
 
 /// The answers' shape.
 type Answer<T> = Result<Response<T>, Status>;
@@ -16,6 +18,15 @@ type Answer<T> = Result<Response<T>, Status>;
 /// The service.
 pub(super) struct Face {
     pub(super) readiness: Readiness,
+}
+
+impl Face {
+    /// The images that a filter lets through.
+    async fn found(&self, filter: Option<ImageFilter>) -> Vec<Arc<Image>> {
+        let images = self.readiness.engine().await.images();
+        let wanted = filter.and_then(|filter| filter.image).unwrap_or_default().image;
+        if wanted.is_empty() { images.list() } else { images.resolve(&wanted).into_iter().collect() }
+    }
 }
 
 /// The reference of a request that cannot do without.
@@ -29,9 +40,7 @@ fn named(image: Option<ImageSpec>) -> Result<String, Status> {
 #[tonic::async_trait]
 impl ImageService for Face {
     async fn list_images(&self, request: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
-        let images = self.readiness.engine().await.images();
-        let wanted = request.into_inner().filter.and_then(|filter| filter.image).unwrap_or_default().image;
-        let found = if wanted.is_empty() { images.list() } else { images.resolve(&wanted).into_iter().collect() };
+        let found = self.found(request.into_inner().filter).await;
         Ok(Response::new(ListImagesResponse { images: found.iter().map(|image| convert::image(image)).collect() }))
     }
 
@@ -67,7 +76,11 @@ impl ImageService for Face {
         Ok(Response::new(ImageFsInfoResponse { image_filesystems: vec![usage], container_filesystems }))
     }
 
-    unimplemented_streams! {
-        StreamImages: stream_images(StreamImagesRequest) -> StreamImagesStream, StreamImagesResponse;
+    type StreamImagesStream = Portions<StreamImagesResponse>;
+
+    async fn stream_images(&self, request: Request<StreamImagesRequest>) -> Answer<Self::StreamImagesStream> {
+        let found = self.found(request.into_inner().filter).await;
+        let images = found.into_iter().map(|image| convert::image(&image));
+        Ok(Response::new(portions(images, |images| StreamImagesResponse { images })))
     }
 }

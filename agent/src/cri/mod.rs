@@ -11,8 +11,12 @@ mod images;
 mod layer;
 /// The methods by path.
 mod methods;
+/// Lists in portions.
+mod portions;
 /// RuntimeService.
 mod runtime;
+/// Statistics for lists and streams.
+mod statistics;
 /// Error kinds to gRPC codes.
 mod status;
 /// What is not built.

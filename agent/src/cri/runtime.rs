@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use cri_api::v1::runtime_service_server::RuntimeService;
 use cri_api::v1::*;
+use futures_util::stream::{self, StreamExt};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::Span;
 
+use super::portions::{Portions, portions};
 use super::status::{failed, missing};
 use super::unimplemented::{unimplemented_streams, unimplemented_verbs};
-use super::{Readiness, convert, filter, now};
-use crate::model;
+use super::{Readiness, convert, filter, now, statistics};
 use crate::ops::{self, Engine};
 use crate::state::Lookup;
 
@@ -43,14 +45,6 @@ fn answer<T>(message: T) -> Answer<T> {
 
 fn done<T: Default>(result: Result<(), ops::Error>) -> Answer<T> {
     result.map_err(|error| failed(&error)).and_then(|()| answer(T::default()))
-}
-
-/// The statistics of containers, in their order.
-async fn measure(engine: &Arc<Engine>, containers: Vec<Arc<model::Container>>) -> Result<Vec<ContainerStats>, Status> {
-    let stats = engine.stats(containers.clone()).await.map_err(|error| failed(&error))?;
-    let disk = engine.images().fs_usage().mountpoint;
-    let of = |(container, stats): (&Arc<model::Container>, &Arc<ops::Stats>)| convert::stats(container, stats, &disk);
-    Ok(containers.iter().zip(&stats).map(of).collect())
 }
 
 #[tonic::async_trait]
@@ -216,7 +210,7 @@ impl RuntimeService for Face {
         let id = request.into_inner().container_id;
         let engine = self.for_container(&id).await;
         let container = engine.container(&id).map_err(|error| failed(&error))?;
-        let stats = measure(engine, vec![container]).await?.pop();
+        let stats = statistics::of(engine, vec![container]).await?.next();
         answer(ContainerStatsResponse { stats })
     }
 
@@ -224,17 +218,84 @@ impl RuntimeService for Face {
         &self,
         request: Request<ListContainerStatsRequest>,
     ) -> Answer<ListContainerStatsResponse> {
-        let engine = self.readiness.engine().await;
-        let filter = request.into_inner().filter.map(filter::of_stats);
-        let containers = filter::containers(&engine.snapshot(), filter.as_ref());
-        answer(ListContainerStatsResponse { stats: measure(engine, containers).await? })
+        let stats = statistics::listed(self.readiness.engine().await, request.into_inner().filter).await?;
+        answer(ListContainerStatsResponse { stats: stats.collect() })
+    }
+
+    async fn pod_sandbox_stats(&self, request: Request<PodSandboxStatsRequest>) -> Answer<PodSandboxStatsResponse> {
+        let id = request.into_inner().pod_sandbox_id;
+        let engine = self.for_pod(&id).await;
+        let pod = engine.pod(&id).map_err(|error| failed(&error))?;
+        let stats = statistics::of_pods(engine, vec![pod]).await?.next();
+        answer(PodSandboxStatsResponse { stats })
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<ListPodSandboxStatsRequest>,
+    ) -> Answer<ListPodSandboxStatsResponse> {
+        let stats = statistics::listed_pods(self.readiness.engine().await, request.into_inner().filter).await?;
+        answer(ListPodSandboxStatsResponse { stats: stats.collect() })
+    }
+
+    type StreamPodSandboxesStream = Portions<StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        let snapshot = self.readiness.engine().await.snapshot();
+        let pods = filter::pods(&snapshot, request.get_ref().filter.as_ref());
+        let pods = pods.into_iter().map(|pod| convert::pod(&pod));
+        answer(portions(pods, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes }))
+    }
+
+    type StreamContainersStream = Portions<StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        request: Request<StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        let snapshot = self.readiness.engine().await.snapshot();
+        let containers = filter::containers(&snapshot, request.get_ref().filter.as_ref());
+        let containers = containers.into_iter().map(|container| convert::container(&container));
+        answer(portions(containers, |containers| StreamContainersResponse { containers }))
+    }
+
+    type StreamContainerStatsStream = Portions<StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        let stats = statistics::listed(self.readiness.engine().await, request.into_inner().filter).await?;
+        answer(portions(stats, |container_stats| StreamContainerStatsResponse { container_stats }))
+    }
+
+    type StreamPodSandboxStatsStream = Portions<StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        let stats = statistics::listed_pods(self.readiness.engine().await, request.into_inner().filter).await?;
+        answer(portions(stats, |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+    }
+
+    type GetContainerEventsStream = Portions<ContainerEventResponse>;
+
+    async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+        let events = ReceiverStream::new(self.readiness.engine().await.events());
+        // Nothing is left out silently: whoever did not keep up has to list anew.
+        let end =
+            || Err(Status::resource_exhausted("events came faster than they were read; list, and subscribe again"));
+        let told = events.map(|event| Ok(convert::event(&event)));
+        answer(told.chain(stream::once(async move { end() })).boxed())
     }
 
     unimplemented_verbs! {
         UpdateContainerResources: update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         UpdatePodSandboxResources: update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
-        PodSandboxStats: pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
-        ListPodSandboxStats: list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
         ListMetricDescriptors: list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
         ListPodSandboxMetrics: list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
         CheckpointContainer: checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
@@ -243,11 +304,6 @@ impl RuntimeService for Face {
     }
 
     unimplemented_streams! {
-        StreamPodSandboxes: stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesStream, StreamPodSandboxesResponse;
-        StreamContainers: stream_containers(StreamContainersRequest) -> StreamContainersStream, StreamContainersResponse;
-        StreamContainerStats: stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsStream, StreamContainerStatsResponse;
-        StreamPodSandboxStats: stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsStream, StreamPodSandboxStatsResponse;
         StreamPodSandboxMetrics: stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsStream, StreamPodSandboxMetricsResponse;
-        GetContainerEvents: get_container_events(GetEventsRequest) -> GetContainerEventsStream, ContainerEventResponse;
     }
 }

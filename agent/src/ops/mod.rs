@@ -46,7 +46,7 @@ mod scopes;
 mod selinux_levels;
 /// StartContainer.
 mod start_container;
-/// ContainerStats and ListContainerStats.
+/// Statistics of containers and pods.
 mod stats;
 /// StopContainer.
 mod stop_container;
@@ -63,6 +63,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use crate::image::ImageStore;
@@ -73,12 +74,12 @@ use crate::libcontainer::spec::HostFacts;
 use crate::model::{Container, ContainerId, ContainerKey, ContainerState, Pod, PodId, PodKey};
 use crate::monitor::client::{MonitorError, Spawner};
 use crate::network::PodNetwork;
-use crate::state::{Lookup, Snapshot, State};
+use crate::state::{Event, Lookup, Snapshot, State};
 use crate::stream::StreamServer;
 
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
-pub use stats::{LayerUsage, Stats};
+pub use stats::{Interface, LayerUsage, PodStats, Stats, Traffic};
 
 /// What the verbs share. One per agent.
 pub struct Engine {
@@ -189,6 +190,11 @@ impl Engine {
     /// All pods and containers as they are now; Lists and Statuses are answered from it without waiting.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.state.snapshot()
+    }
+
+    /// What happens to pods and containers from now on.
+    pub fn events(&self) -> mpsc::Receiver<Arc<Event>> {
+        self.state.events()
     }
 
     /// The image store, for the image verbs.

@@ -27,6 +27,7 @@ impl Engine {
             }
             fault::point("remove_pod.containers_removed");
             engine.pods_under_way.forget(&PodKey::new(&pod.metadata()));
+            engine.stats.forget_pod(&pod.id);
             engine.state.forget_pod(&pod.id)?;
             fault::point("remove_pod.forgotten");
             Ok(())

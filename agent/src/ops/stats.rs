@@ -1,8 +1,12 @@
-//! ContainerStats and ListContainerStats: the cgroups are read when somebody asks, and never otherwise, so an idle node
+//! Statistics of containers and pods: the cgroups are read when somebody asks, and never otherwise, so an idle node
 //! costs nothing. Requests within the same second share one reading. Writable layers are measured beside it (`layers`).
 
+/// The counters of network interfaces.
+mod interfaces;
 /// What the writable layers take.
 mod layers;
+/// Statistics of pods.
+mod pods;
 /// One layer's walk.
 mod walk;
 
@@ -12,9 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, Error, now};
 use crate::libcontainer::cgroup::{Cgroup, CgroupStats};
-use crate::model::{Container, ContainerId, ContainerState};
+use crate::model::{Container, ContainerId, ContainerState, PodId};
 use layers::Layers;
 
+pub use interfaces::{Interface, Traffic};
+pub use pods::PodStats;
 pub use walk::LayerUsage;
 
 /// How old a reading may be that is given again.
@@ -37,6 +43,7 @@ pub struct Stats {
 #[derive(Default)]
 pub(super) struct Sampler {
     readings: Mutex<HashMap<ContainerId, Reading>>,
+    pods: Mutex<HashMap<PodId, pods::Reading>>,
     layers: Layers,
 }
 
@@ -63,6 +70,15 @@ impl Sampler {
     pub(super) fn forget(&self, id: &ContainerId) {
         self.lock().remove(id);
         self.layers.forget(id);
+    }
+
+    /// The pod is removed.
+    pub(super) fn forget_pod(&self, id: &PodId) {
+        self.pods().remove(id);
+    }
+
+    fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<PodId, pods::Reading>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Reading>> {
@@ -104,7 +120,8 @@ impl Engine {
 
     fn reading(&self, container: &Container, timestamp: i64, cgroup: Option<CgroupStats>) -> Arc<Stats> {
         let last = self.stats.get(&container.id);
-        let usage_nano_cores = last.and_then(|last| nano_cores(&last.stats, cgroup.as_ref()?, timestamp));
+        let rate = |last: &Stats| nano_cores((last.timestamp, last.cgroup.as_ref()?), (timestamp, cgroup.as_ref()?));
+        let usage_nano_cores = last.and_then(|last| rate(&last.stats));
         let layer = self.stats.layers.last(&container.id);
         let stats = Arc::new(Stats { timestamp, cgroup, usage_nano_cores, layer });
         // One that was removed meanwhile has been forgotten, and nobody would forget it again.
@@ -117,8 +134,22 @@ impl Engine {
     }
 }
 
-fn nano_cores(last: &Stats, current: &CgroupStats, timestamp: i64) -> Option<u64> {
-    let used = current.cpu_usage_ns.checked_sub(last.cgroup.as_ref()?.cpu_usage_ns)?;
-    let elapsed = u64::try_from(timestamp - last.timestamp).ok().filter(|elapsed| *elapsed > 0)?;
+/// The rate between two readings.
+fn nano_cores(last: (i64, &CgroupStats), current: (i64, &CgroupStats)) -> Option<u64> {
+    let used = current.1.cpu_usage_ns.checked_sub(last.1.cpu_usage_ns)?;
+    let elapsed = u64::try_from(current.0 - last.0).ok().filter(|elapsed| *elapsed > 0)?;
     u64::try_from(u128::from(used) * 1_000_000_000 / u128::from(elapsed)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_cpu_time_by_time() {
+        let used = |cpu_usage_ns| CgroupStats { cpu_usage_ns, ..CgroupStats::default() };
+        assert_eq!(nano_cores((0, &used(500)), (2_000, &used(1_500))), Some(500_000_000), "half a core");
+        assert_eq!(nano_cores((0, &used(500)), (0, &used(600))), None, "no time passed");
+        assert_eq!(nano_cores((0, &used(500)), (10, &used(400))), None, "another cgroup than before");
+    }
 }

@@ -1,6 +1,8 @@
 //! The agent's memory of pods and containers. Readers take one immutable snapshot by an atomic load and never wait;
 //! writers go one at a time: file first, then the new snapshot. `ops` is the only caller that writes.
 
+/// Who follows the changes.
+mod events;
 /// Records on disk: versioned JSON, written by rename.
 mod records;
 /// The immutable picture that readers see.
@@ -10,12 +12,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
+pub use events::{Event, EventKind};
 pub use records::{RecordError, Records};
 pub use snapshot::{Lookup, Snapshot};
 
-use crate::model::{Container, ContainerId, ContainerState, Pod, PodId, PodState};
+use crate::model::{Container, ContainerId, ContainerState, Pod, PodId, PodPhase, PodState};
 
 /// Pods and containers: what is true now, in memory and in the run folder.
 pub struct State {
@@ -23,6 +26,7 @@ pub struct State {
     snapshot: ArcSwap<Snapshot>,
     writer: Mutex<()>,
     changed: Notify,
+    events: events::Events,
 }
 
 impl State {
@@ -32,7 +36,13 @@ impl State {
     /// When the folders cannot be made.
     pub fn open(run_root: &Path) -> Result<Self, RecordError> {
         let records = Records::open(run_root)?;
-        Ok(Self { records, snapshot: ArcSwap::default(), writer: Mutex::new(()), changed: Notify::new() })
+        Ok(Self {
+            records,
+            snapshot: ArcSwap::default(),
+            writer: Mutex::new(()),
+            changed: Notify::new(),
+            events: events::Events::default(),
+        })
     }
 
     /// What is true now. Never blocks; the answer stays the same however long it is held.
@@ -50,6 +60,12 @@ impl State {
         self.changed.notified()
     }
 
+    /// What happens from now on, in its order, each event after it is visible. A queue that is not emptied in time ends with
+    /// the last event that it had room for.
+    pub fn events(&self) -> mpsc::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
     /// Makes a finished pod visible, or changes it: record first, then the snapshot.
     ///
     /// # Errors
@@ -57,9 +73,12 @@ impl State {
     pub fn put_pod(&self, pod: Pod) -> Result<(), RecordError> {
         let _writer = self.lock();
         self.records.write_pod_state(&pod.id, &pod.state)?;
-        self.publish(|snapshot| {
-            snapshot.pods.insert(pod.id.clone(), Arc::new(pod));
-        });
+        let known = self.snapshot.load().pods.contains_key(&pod.id);
+        let pod = Arc::new(pod);
+        let snapshot = self.publish(|snapshot| drop(snapshot.pods.insert(pod.id.clone(), pod.clone())));
+        if !known {
+            self.events.tell(&[EventKind::Created, EventKind::Started], pod.id.as_str(), Some(&pod), &snapshot);
+        }
         Ok(())
     }
 
@@ -70,9 +89,13 @@ impl State {
     pub fn put_container(&self, container: Container) -> Result<(), RecordError> {
         let _writer = self.lock();
         self.records.write_container_state(&container.id, &container.state)?;
-        self.publish(|snapshot| {
-            snapshot.containers.insert(container.id.clone(), Arc::new(container));
-        });
+        let known = self.snapshot.load().containers.contains_key(&container.id);
+        let container = Arc::new(container);
+        let snapshot =
+            self.publish(|snapshot| drop(snapshot.containers.insert(container.id.clone(), container.clone())));
+        if !known {
+            self.tell(&[EventKind::Created], &container, &snapshot);
+        }
         Ok(())
     }
 
@@ -93,9 +116,9 @@ impl State {
         let Some(state) = change(container.state.clone()) else { return Ok(None) };
         let changed = Arc::new(Container { state, ..Container::clone(container) });
         let written = self.records.write_container_state(id, &changed.state);
-        self.publish(|snapshot| {
-            snapshot.containers.insert(id.clone(), changed.clone());
-        });
+        let kinds = events::of_step(&container.state, &changed.state);
+        let snapshot = self.publish(|snapshot| drop(snapshot.containers.insert(id.clone(), changed.clone())));
+        self.tell(kinds, &changed, &snapshot);
         written.map(|()| Some(changed))
     }
 
@@ -111,9 +134,10 @@ impl State {
         change(&mut changed.state);
         let changed = Arc::new(changed);
         let written = self.records.write_pod_state(id, &changed.state);
-        self.publish(|snapshot| {
-            snapshot.pods.insert(id.clone(), changed.clone());
-        });
+        let snapshot = self.publish(|snapshot| drop(snapshot.pods.insert(id.clone(), changed.clone())));
+        if pod.state.phase == PodPhase::Ready && changed.state.phase == PodPhase::NotReady {
+            self.events.tell(&[EventKind::Stopped], id.as_str(), Some(&changed), &snapshot);
+        }
         written.map(|()| Some(changed))
     }
 
@@ -124,9 +148,11 @@ impl State {
     pub fn forget_pod(&self, id: &PodId) -> Result<(), RecordError> {
         let _writer = self.lock();
         self.records.remove_pod(id)?;
-        self.publish(|snapshot| {
-            snapshot.pods.remove(id);
-        });
+        let pod = self.snapshot.load().pods.get(id).cloned();
+        let snapshot = self.publish(|snapshot| drop(snapshot.pods.remove(id)));
+        if let Some(pod) = pod {
+            self.events.tell(&[EventKind::Deleted], id.as_str(), Some(&pod), &snapshot);
+        }
         Ok(())
     }
 
@@ -137,9 +163,11 @@ impl State {
     pub fn forget_container(&self, id: &ContainerId) -> Result<(), RecordError> {
         let _writer = self.lock();
         self.records.remove_container(id)?;
-        self.publish(|snapshot| {
-            snapshot.containers.remove(id);
-        });
+        let container = self.snapshot.load().containers.get(id).cloned();
+        let snapshot = self.publish(|snapshot| drop(snapshot.containers.remove(id)));
+        if let Some(container) = container {
+            self.tell(&[EventKind::Deleted], &container, &snapshot);
+        }
         Ok(())
     }
 
@@ -147,10 +175,17 @@ impl State {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
+    fn publish(&self, change: impl FnOnce(&mut Snapshot)) -> Arc<Snapshot> {
         let mut next = Snapshot::clone(&self.snapshot.load());
         change(&mut next);
-        self.snapshot.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.snapshot.store(next.clone());
         self.changed.notify_waiters();
+        next
+    }
+
+    fn tell(&self, kinds: &[EventKind], container: &Container, snapshot: &Snapshot) {
+        let pod = snapshot.pods.get(container.spec.pod.as_str());
+        self.events.tell(kinds, container.id.as_str(), pod, snapshot);
     }
 }

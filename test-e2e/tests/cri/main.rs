@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cve;
+mod events;
 mod exec;
 mod idempotency;
 mod image_volumes;
@@ -13,6 +14,7 @@ mod mounts;
 mod network;
 mod process;
 mod resources;
+mod stats;
 mod stream_attach;
 mod stream_exec;
 mod stream_port_forward;

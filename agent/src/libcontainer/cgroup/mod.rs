@@ -17,6 +17,8 @@ mod layout;
 mod limits;
 /// A container's place below its pod's cgroup.
 mod path;
+/// Pressure.
+mod psi;
 /// Usage.
 mod stats;
 /// The systemd driver: scopes over D-Bus.
@@ -31,6 +33,7 @@ pub use devices::attach_device_rules;
 pub use error::CgroupError;
 pub use layout::{Driver, Layout};
 pub use limits::cpu_weight;
+pub use psi::{Psi, Stall};
 pub use stats::CgroupStats;
 pub use systemd::Systemd;
 

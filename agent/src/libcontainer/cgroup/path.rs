@@ -17,6 +17,14 @@ impl Layout {
         parent_path(self.driver(), parent).map(drop)
     }
 
+    /// The cgroup that a parent names, below the root of each hierarchy: the path itself, or the slice's.
+    ///
+    /// # Errors
+    /// As `check_parent`.
+    pub fn parent_path(&self, parent: &str) -> Result<String, CgroupError> {
+        parent_path(self.driver(), parent)
+    }
+
     /// The cgroup of a container: `<parent>/<id>` with the cgroupfs driver, and with systemd's the scope
     /// `berth-<id>.scope` in the slice that the parent names.
     ///

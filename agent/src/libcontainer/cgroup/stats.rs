@@ -1,6 +1,7 @@
 //! Usage of a cgroup, in the same words for both versions.
 
 use super::folder::Root;
+use super::psi::{self, Psi};
 use super::{Cgroup, CgroupError};
 
 /// What a container uses.
@@ -24,8 +25,12 @@ pub struct CgroupStats {
     pub swap_usage: Option<u64>,
     /// `None`: no limit, or not accounted.
     pub swap_limit: Option<u64>,
-    /// Processes and threads.
-    pub pids: u64,
+    /// Waiting for a processor; like the others `None` where the kernel does not tell it or there is no unified hierarchy.
+    pub cpu_psi: Option<Psi>,
+    /// Waiting for memory.
+    pub memory_psi: Option<Psi>,
+    /// Waiting for disks.
+    pub io_psi: Option<Psi>,
 }
 
 /// v1 says "no limit" as the largest page-aligned number.
@@ -49,6 +54,21 @@ impl Files<'_> {
     }
 }
 
+impl CgroupStats {
+    /// What several cgroups use together. Limits and pressures do not add up and are none.
+    pub fn sum<'a>(all: impl Iterator<Item = &'a CgroupStats>) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            cpu_usage_ns: sum.cpu_usage_ns + one.cpu_usage_ns,
+            memory_usage: sum.memory_usage + one.memory_usage,
+            memory_working_set: sum.memory_working_set + one.memory_working_set,
+            memory_rss: sum.memory_rss + one.memory_rss,
+            page_faults: sum.page_faults + one.page_faults,
+            major_page_faults: sum.major_page_faults + one.major_page_faults,
+            ..sum
+        })
+    }
+}
+
 impl Cgroup {
     /// Reads the counters now.
     ///
@@ -57,15 +77,15 @@ impl Cgroup {
     pub fn stats(&self) -> Result<CgroupStats, CgroupError> {
         let mut stats = CgroupStats::default();
         let files = |root| Files { root, path: &self.path, buffer: Vec::new() };
+        if let Some(root) = self.layout.unified() {
+            pressure(&mut files(root), &mut stats);
+        }
         if self.layout.is_unified() {
             let Some(root) = self.layout.unified() else { return Ok(stats) };
             let mut files = files(root);
             stats.cpu_usage_ns = 1000 * value(files.read("cpu.stat")?, "usage_usec");
             if root.has("memory") {
                 memory_v2(&mut files, &mut stats)?;
-            }
-            if root.has("pids") {
-                stats.pids = files.number("pids.current")?.unwrap_or(0);
             }
             return Ok(stats);
         }
@@ -75,10 +95,16 @@ impl Cgroup {
         if let Some(root) = self.layout.home("memory") {
             memory_v1(&mut files(root), &mut stats)?;
         }
-        if let Some(root) = self.layout.home("pids") {
-            stats.pids = files(root).number("pids.current")?.unwrap_or(0);
-        }
         Ok(stats)
+    }
+
+    /// Its processes and threads, as the pids controller counts them; `None` on a host without.
+    ///
+    /// # Errors
+    /// `CgroupError::Io` when the cgroup is gone.
+    pub fn tasks(&self) -> Result<Option<u64>, CgroupError> {
+        let Some(root) = self.layout.home("pids") else { return Ok(None) };
+        Files { root, path: &self.path, buffer: Vec::new() }.number("pids.current")
     }
 
     /// How many processes the kernel killed here because the memory limit was reached.
@@ -90,6 +116,14 @@ impl Cgroup {
         let file = if self.layout.is_unified() { "memory.events" } else { "memory.oom_control" };
         Ok(value(&root.open(&self.path)?.read(file)?, "oom_kill"))
     }
+}
+
+/// The files are there whichever hierarchy has the controllers, but not on a kernel without PSI; the CPU's tells for all.
+fn pressure(files: &mut Files<'_>, stats: &mut CgroupStats) {
+    let Ok(text) = files.read("cpu.pressure") else { return };
+    stats.cpu_psi = psi::parse(text);
+    stats.memory_psi = files.read("memory.pressure").ok().and_then(psi::parse);
+    stats.io_psi = files.read("io.pressure").ok().and_then(psi::parse);
 }
 
 fn memory_v2(files: &mut Files<'_>, stats: &mut CgroupStats) -> Result<(), CgroupError> {
@@ -113,19 +147,25 @@ fn memory_v1(files: &mut Files<'_>, stats: &mut CgroupStats) -> Result<(), Cgrou
     stats.memory_rss = value(detail, "total_rss");
     stats.page_faults = value(detail, "total_pgfault");
     stats.major_page_faults = value(detail, "total_pgmajfault");
+    // Without swap accounting there is no such line.
+    stats.swap_usage = find(detail, "total_swap");
     let limited = |number: Option<u64>| number.filter(|&limit| limit < V1_UNLIMITED);
     stats.memory_limit = limited(files.number("memory.limit_in_bytes")?);
-    let both = files.number("memory.memsw.usage_in_bytes").ok().flatten();
-    stats.swap_usage = both.map(|both| both.saturating_sub(stats.memory_usage));
-    let both = limited(files.number("memory.memsw.limit_in_bytes").ok().flatten());
-    stats.swap_limit = both.map(|both| both.saturating_sub(stats.memory_limit.unwrap_or(0)));
+    // The limit of both together is never below that of memory, so without the one there is not the other.
+    if let (Some(memory), Some(_)) = (stats.memory_limit, stats.swap_usage) {
+        let both = limited(files.number("memory.memsw.limit_in_bytes").ok().flatten());
+        stats.swap_limit = both.map(|both| both.saturating_sub(memory));
+    }
     Ok(())
 }
 
-/// The number behind a key in a flat-keyed file.
+/// The number behind a key in a flat-keyed file; 0 when there is none.
 fn value(text: &str, key: &str) -> u64 {
-    let find = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
-    text.lines().find_map(find).unwrap_or(0)
+    find(text, key).unwrap_or(0)
+}
+
+fn find(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 #[cfg(test)]
