@@ -91,10 +91,9 @@ fn discard(master: OwnedFd) -> Result<(), Error> {
     tokio::spawn(async move {
         let mut chunk = [0u8; 4096];
         while let Ok(mut ready) = master.readable().await {
-            match ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut chunk)?)) {
-                Ok(Ok(0) | Err(_)) => return,
-                // More to come, or nothing at the moment.
-                Ok(Ok(_)) | Err(_) => {}
+            // Anything else is more to come, or nothing at the moment.
+            if let Ok(Ok(0) | Err(_)) = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut chunk)?)) {
+                return;
             }
         }
     });

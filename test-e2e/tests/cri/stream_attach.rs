@@ -48,6 +48,7 @@ async fn newer_input_stays_open_for_the_next_client() {
         client.wait_for(STDOUT, &format!("got {word}\n")).await;
         client.close(STDIN).await;
     }
+    container.wait_for_line("got two").await;
     assert_eq!(container.written(Stream::Stdout), "got one\ngot two\n");
 }
 
@@ -62,9 +63,9 @@ async fn every_client_gets_all_that_is_said() {
     }
     clients.push(attach(&e2e, v1::AttachRequest { stdin: false, ..request(&container) }).await);
     // Each is there when what it typed comes back.
-    for at in 0..3 {
-        clients[at].send(STDIN, format!("{at}\n").as_bytes()).await;
-        clients[at].wait_for(STDOUT, &format!("got {at}\n")).await;
+    for (at, client) in clients.iter_mut().take(3).enumerate() {
+        client.send(STDIN, format!("{at}\n").as_bytes()).await;
+        client.wait_for(STDOUT, &format!("got {at}\n")).await;
     }
     clients[0].send(STDIN, b"last\n").await;
     for client in &mut clients {
