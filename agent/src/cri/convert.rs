@@ -4,6 +4,8 @@
 mod events;
 /// Images and credentials.
 mod images;
+/// Metrics under cAdvisor's names.
+mod metrics;
 /// The node, and debugging information.
 mod node;
 /// Statistics.
@@ -13,6 +15,7 @@ use cri_api::v1;
 
 pub(super) use events::event;
 pub(super) use images::{auth, filesystem, image, image_info};
+pub(super) use metrics::{metric_descriptors, pod_metrics};
 pub(super) use node::{container_info, node_info, pod_info, status};
 pub(super) use stats::{pod_stats, stats};
 

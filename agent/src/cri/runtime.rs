@@ -11,7 +11,7 @@ use tracing::Span;
 
 use super::portions::{Portions, portions};
 use super::status::{failed, missing};
-use super::unimplemented::{unimplemented_streams, unimplemented_verbs};
+use super::unimplemented::unimplemented_verbs;
 use super::{Readiness, convert, filter, now, statistics};
 use crate::ops::{self, Engine};
 use crate::state::Lookup;
@@ -293,17 +293,36 @@ impl RuntimeService for Face {
         answer(told.chain(stream::once(async move { end() })).boxed())
     }
 
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<ListMetricDescriptorsRequest>,
+    ) -> Answer<ListMetricDescriptorsResponse> {
+        answer(ListMetricDescriptorsResponse { descriptors: convert::metric_descriptors() })
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<ListPodSandboxMetricsRequest>,
+    ) -> Answer<ListPodSandboxMetricsResponse> {
+        let metrics = statistics::metrics(self.readiness.engine().await).await?;
+        answer(ListPodSandboxMetricsResponse { pod_metrics: metrics.collect() })
+    }
+
+    type StreamPodSandboxMetricsStream = Portions<StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        let metrics = statistics::metrics(self.readiness.engine().await).await?;
+        answer(portions(metrics, |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
+    }
+
     unimplemented_verbs! {
         UpdateContainerResources: update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         UpdatePodSandboxResources: update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
-        ListMetricDescriptors: list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
-        ListPodSandboxMetrics: list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
         CheckpointContainer: checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
         CheckpointPod: checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
         RestorePod: restore_pod(RestorePodRequest) -> RestorePodResponse;
-    }
-
-    unimplemented_streams! {
-        StreamPodSandboxMetrics: stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsStream, StreamPodSandboxMetricsResponse;
     }
 }

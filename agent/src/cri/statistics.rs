@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use cri_api::v1::{ContainerStats, ContainerStatsFilter, PodSandboxStats, PodSandboxStatsFilter};
+use cri_api::v1::{ContainerStats, ContainerStatsFilter, PodSandboxMetrics, PodSandboxStats, PodSandboxStatsFilter};
 use tonic::Status;
 
 use super::status::failed;
 use super::{convert, filter};
 use crate::model::{Container, Pod};
-use crate::ops::Engine;
+use crate::ops::{Engine, PodStats};
 
 /// Those of containers, in their order.
 pub(super) async fn of(
@@ -47,4 +47,20 @@ pub(super) async fn listed_pods(
 ) -> Result<impl Iterator<Item = PodSandboxStats> + Send + use<>, Status> {
     let filter = filter.map(filter::of_pod_stats);
     of_pods(engine, filter::pods(&engine.snapshot(), filter.as_ref())).await
+}
+
+/// The metrics of all pods.
+pub(super) async fn metrics(
+    engine: &Arc<Engine>,
+) -> Result<impl Iterator<Item = PodSandboxMetrics> + Send + use<>, Status> {
+    let pods = filter::pods(&engine.snapshot(), None);
+    let stats = engine.pod_stats(pods.clone()).await.map_err(|error| failed(&error))?;
+    let containers = stats.iter().flat_map(|stats| &stats.containers).map(|(container, _)| container.clone()).collect();
+    let (counters, disk) = engine.counters(containers).await.map_err(|error| failed(&error))?;
+    let mut counters = counters.into_iter();
+    let of_pod = move |(pod, stats): (Arc<Pod>, PodStats)| {
+        let own = counters.by_ref().take(stats.containers.len());
+        convert::pod_metrics(&pod, &stats, own, disk)
+    };
+    Ok(pods.into_iter().zip(stats).map(of_pod))
 }

@@ -16,11 +16,4 @@ macro_rules! unimplemented_verbs {
     )*};
 }
 
-macro_rules! unimplemented_streams {
-    ($($rpc:ident: $name:ident($request:ty) -> $stream:ident, $item:ty;)*) => {$(
-        type $stream = tokio_stream::Empty<Result<$item, tonic::Status>>;
-        $crate::cri::unimplemented::unimplemented_verbs! { $rpc: $name($request) -> Self::$stream; }
-    )*};
-}
-
-pub(super) use {unimplemented_streams, unimplemented_verbs};
+pub(super) use unimplemented_verbs;

@@ -79,7 +79,7 @@ use crate::stream::StreamServer;
 
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
-pub use stats::{Interface, LayerUsage, PodStats, Stats, Traffic};
+pub use stats::{Disk, Interface, LayerUsage, PodStats, Stats, Traffic};
 
 /// What the verbs share. One per agent.
 pub struct Engine {

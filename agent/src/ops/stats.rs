@@ -1,6 +1,8 @@
 //! Statistics of containers and pods: the cgroups are read when somebody asks, and never otherwise, so an idle node
 //! costs nothing. Requests within the same second share one reading. Writable layers are measured beside it (`layers`).
 
+/// What only metrics have.
+mod counters;
 /// The counters of network interfaces.
 mod interfaces;
 /// What the writable layers take.
@@ -19,6 +21,7 @@ use crate::libcontainer::cgroup::{Cgroup, CgroupStats};
 use crate::model::{Container, ContainerId, ContainerState, PodId};
 use layers::Layers;
 
+pub use counters::Disk;
 pub use interfaces::{Interface, Traffic};
 pub use pods::PodStats;
 pub use walk::LayerUsage;

@@ -116,3 +116,33 @@ async fn newer_streams_tell_what_the_lists_tell() {
     let stream = runtime.stream_containers(v1::StreamContainersRequest { filter: nothing }).await;
     assert_eq!(all(stream.expect("containers").into_inner()).await.iter().flat_map(|m| &m.containers).count(), 0);
 }
+
+#[tokio::test]
+async fn newer_metrics_are_those_that_are_described() {
+    let e2e = Fixture::shared().await;
+    let (pod, container) = e2e.run("metrics", &["sleep", "1000"]).await;
+    let mut runtime = e2e.client.runtime.clone();
+    let described = runtime.list_metric_descriptors(v1::ListMetricDescriptorsRequest {}).await.expect("descriptors");
+    let described = described.into_inner().descriptors;
+    assert!(described.iter().all(|one| !one.help.is_empty() && !one.label_keys.is_empty()));
+    let keys = |metric: &v1::Metric| {
+        let descriptor = described.iter().find(|one| one.name == metric.name);
+        descriptor.unwrap_or_else(|| panic!("{} is not described", metric.name)).label_keys.len()
+    };
+    let check = |pods: Vec<v1::PodSandboxMetrics>| {
+        let ours = pods.into_iter().find(|one| one.pod_sandbox_id == pod.id).expect("the pod");
+        let of_container =
+            ours.container_metrics.iter().find(|one| one.container_id == container.id).expect("container");
+        for metric in ours.metrics.iter().chain(&of_container.metrics) {
+            assert_eq!(metric.label_values.len(), keys(metric), "{metric:?}");
+        }
+        let has = |name: &str| of_container.metrics.iter().any(|metric| metric.name == name && value(metric.value) > 0);
+        let wanted = ["container_memory_working_set_bytes", "container_start_time_seconds", "container_threads"];
+        assert!(wanted.into_iter().all(has), "{of_container:?}");
+        assert!(ours.metrics.iter().any(|metric| metric.name == "container_network_receive_bytes_total"));
+    };
+    let list = runtime.list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {}).await.expect("metrics");
+    check(list.into_inner().pod_metrics);
+    let stream = runtime.stream_pod_sandbox_metrics(v1::StreamPodSandboxMetricsRequest {}).await.expect("metrics");
+    check(all(stream.into_inner()).await.into_iter().flat_map(|portion| portion.pod_sandbox_metrics).collect());
+}

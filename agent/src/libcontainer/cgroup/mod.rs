@@ -5,6 +5,8 @@
 
 /// Kill, freeze, remove, and who is in a cgroup.
 mod control;
+/// Counters for metrics.
+mod counters;
 /// Device rules, for v1's files and v2's programs.
 mod devices;
 /// Why a cgroup could not be made or used.
@@ -29,6 +31,7 @@ use std::os::fd::OwnedFd;
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::OFlags;
 
+pub use counters::{Counters, DiskCounters};
 pub use devices::attach_device_rules;
 pub use error::CgroupError;
 pub use layout::{Driver, Layout};

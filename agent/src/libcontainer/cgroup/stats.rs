@@ -37,19 +37,23 @@ pub struct CgroupStats {
 const V1_UNLIMITED: u64 = 1 << 60;
 
 /// The files of one cgroup, read one after the other into the same buffer.
-struct Files<'a> {
+pub(super) struct Files<'a> {
     root: &'a Root,
     path: &'a str,
     buffer: Vec<u8>,
 }
 
-impl Files<'_> {
-    fn read(&mut self, file: &str) -> Result<&str, CgroupError> {
+impl<'a> Files<'a> {
+    pub(super) fn new(root: &'a Root, path: &'a str) -> Self {
+        Self { root, path, buffer: Vec::new() }
+    }
+
+    pub(super) fn read(&mut self, file: &str) -> Result<&str, CgroupError> {
         self.root.read(self.path, file, &mut self.buffer)
     }
 
     /// A file that holds one number; `max` is none.
-    fn number(&mut self, file: &str) -> Result<Option<u64>, CgroupError> {
+    pub(super) fn number(&mut self, file: &str) -> Result<Option<u64>, CgroupError> {
         Ok(self.read(file)?.trim().parse().ok())
     }
 }
@@ -76,7 +80,7 @@ impl Cgroup {
     /// `CgroupError::Io` when the cgroup is gone.
     pub fn stats(&self) -> Result<CgroupStats, CgroupError> {
         let mut stats = CgroupStats::default();
-        let files = |root| Files { root, path: &self.path, buffer: Vec::new() };
+        let files = |root| Files::new(root, &self.path);
         if let Some(root) = self.layout.unified() {
             pressure(&mut files(root), &mut stats);
         }
@@ -104,7 +108,7 @@ impl Cgroup {
     /// `CgroupError::Io` when the cgroup is gone.
     pub fn tasks(&self) -> Result<Option<u64>, CgroupError> {
         let Some(root) = self.layout.home("pids") else { return Ok(None) };
-        Files { root, path: &self.path, buffer: Vec::new() }.number("pids.current")
+        Files::new(root, &self.path).number("pids.current")
     }
 
     /// How many processes the kernel killed here because the memory limit was reached.
@@ -160,11 +164,11 @@ fn memory_v1(files: &mut Files<'_>, stats: &mut CgroupStats) -> Result<(), Cgrou
 }
 
 /// The number behind a key in a flat-keyed file; 0 when there is none.
-fn value(text: &str, key: &str) -> u64 {
+pub(super) fn value(text: &str, key: &str) -> u64 {
     find(text, key).unwrap_or(0)
 }
 
-fn find(text: &str, key: &str) -> Option<u64> {
+pub(super) fn find(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
