@@ -55,7 +55,8 @@ impl Agent {
     fn configuration(&self) -> String {
         format!(
             "root: {}\nrun_root: {}\nsocket: {}\ncgroups:\n  monitor_cgroup: /{}/monitors\n\
-             image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n",
+             image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n\
+             user_namespaces:\n  first_id: 1000000000\n  pods: 3\n",
             self.root.display(),
             self.run_root.display(),
             self.socket.display(),

@@ -3,7 +3,7 @@
 use tracing_subscriber::filter::Targets;
 
 use super::resolve::ConfigError;
-use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings};
+use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings, UserNamespaces};
 
 /// Refuses settings that cannot work together or at all.
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
@@ -60,7 +60,27 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     if settings.image.stall_period.0.is_zero() || settings.image.connect_timeout.0.is_zero() {
         return refuse("image.stall_period", "it and `connect_timeout` must be above zero".to_owned());
     }
+    check_user_namespaces(&settings.user_namespaces)?;
     check_network(&settings.network)
+}
+
+fn check_user_namespaces(settings: &UserNamespaces) -> Result<(), ConfigError> {
+    let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
+    let UserNamespaces { first_id, ids_per_pod, pods } = *settings;
+    if ids_per_pod == 0 {
+        return refuse("user_namespaces.ids_per_pod", "at least 1 is needed".to_owned());
+    }
+    let Some(first) = first_id else { return Ok(()) };
+    if first == 0 {
+        return refuse("user_namespaces.first_id", "0 is the host's root".to_owned());
+    }
+    // The last number is no id but "nobody" to the kernel.
+    if u64::from(first) + u64::from(ids_per_pod) * u64::from(pods) > u64::from(u32::MAX) {
+        let reason =
+            format!("{pods} pods of {ids_per_pod} ids from {first} on lead beyond the last id, {}", u32::MAX - 1);
+        return refuse("user_namespaces.first_id", reason);
+    }
+    Ok(())
 }
 
 /// `a-b.slice/c.scope`.

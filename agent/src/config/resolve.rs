@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::check;
-use super::settings::{CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Settings};
+use super::settings::{CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Settings, UserNamespaces};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "/etc/berth/config.yaml";
@@ -29,6 +29,8 @@ pub struct Config {
     pub image: Image,
     /// Pod network.
     pub network: Network,
+    /// Ids that the runtime hands out itself.
+    pub user_namespaces: UserNamespaces,
 }
 
 /// Absolute paths.
@@ -139,6 +141,7 @@ impl Config {
             cgroups: settings.cgroups,
             image: settings.image,
             network: settings.network,
+            user_namespaces: settings.user_namespaces,
         })
     }
 }
@@ -266,6 +269,9 @@ mod tests {
             ("network: {mtu: 1000}", "network.mtu"),
             ("image: {parallel_layers: 0}", "image.parallel_layers"),
             ("log: {level: berth=loud}", "log.level"),
+            ("user_namespaces: {ids_per_pod: 0}", "user_namespaces.ids_per_pod"),
+            ("user_namespaces: {first_id: 0}", "user_namespaces.first_id"),
+            ("user_namespaces: {first_id: 4294900000, pods: 2}", "user_namespaces.first_id"),
             ("cgroups: {monitor_cgroup: berth}", "cgroups.monitor_cgroup"),
             ("cgroups: {pod_parent: berth.slice}", "cgroups.pod_parent"),
             ("cgroups: {driver: systemd, pod_parent: /berth}", "cgroups.pod_parent"),

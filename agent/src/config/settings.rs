@@ -220,6 +220,19 @@ section! {
 }
 
 section! {
+    /// Pods in user namespaces.
+    UserNamespaces {
+        /// First of the host's ids for pods whose client asks for a user namespace and leaves the ids to the runtime;
+        /// kubelet does not. Nobody else may use the ids from here on. null: such pods are refused.
+        first_id: Option<u32> = None,
+        /// How many ids each of them gets.
+        ids_per_pod: u32 = 65536,
+        /// How many of them there can be at one time.
+        pods: u32 = 128,
+    }
+}
+
+section! {
     /// The whole file.
     Settings {
         /// What has to survive a reboot: images, writable layers, addresses.
@@ -250,5 +263,8 @@ section! {
         /// The pod network.
         #[serde(deserialize_with = "null_is_default")]
         network: Network = Network::default(),
+        /// Pods in user namespaces.
+        #[serde(deserialize_with = "null_is_default")]
+        user_namespaces: UserNamespaces = UserNamespaces::default(),
     }
 }

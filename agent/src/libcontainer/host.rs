@@ -46,6 +46,8 @@ pub fn facts(cgroups: CgroupMounts) -> Result<HostFacts, HostError> {
         swap_limit: has_swap_limit(&cgroups),
         hugetlb: has_controller(&cgroups, "hugetlb"),
         recursive_readonly: kernel >= (5, 12),
+        user_namespaces: kernel >= (6, 3) && may_have_user_namespaces(),
+        detached_layers: kernel >= (6, 15),
         apparmor: apparmor::is_active(),
         apparmor_default: None,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
@@ -121,6 +123,11 @@ fn device(path: &Path, metadata: &fs::Metadata) -> Option<HostDevice> {
 
 fn read(path: &str) -> io::Result<String> {
     fs::read_to_string(path)
+}
+
+/// The file is not there without CONFIG_USER_NS.
+fn may_have_user_namespaces() -> bool {
+    read("/proc/sys/user/max_user_namespaces").is_ok_and(|most| most.trim() != "0")
 }
 
 fn kernel_version(release: &str) -> (u32, u32) {

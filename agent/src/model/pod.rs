@@ -22,7 +22,8 @@ pub struct Pod {
 /// without a state tells the next agent of a pod that was only half made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PodSpec {
-    /// The request, unaltered: Status and List give labels, annotations and namespace options back from it.
+    /// The request: Status and List give labels, annotations and namespace options back from it. Unaltered, but that a
+    /// user namespace has the ids that it was given, if the request names none.
     pub config: PodSandboxConfig,
     /// RuntimeClass handler; "" is the default one.
     pub runtime_handler: String,

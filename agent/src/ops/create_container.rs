@@ -82,7 +82,8 @@ impl Engine {
         fault::point("create_container.recorded");
         phases.mark("record");
 
-        let work = Work { pod: pod.clone(), id: id.clone(), spec: spec.clone(), image, dir };
+        let user = self.pod_user(pod)?;
+        let work = Work { pod: pod.clone(), user, root: None, id: id.clone(), spec: spec.clone(), image, dir };
         let (prepared, placeholder) = self.prepare(work).await?;
         fault::point("create_container.prepared");
         phases.mark("prepare");
@@ -186,7 +187,7 @@ impl Engine {
     }
 }
 
-fn not_ready(pod: &crate::model::PodId) -> Error {
+pub(super) fn not_ready(pod: &crate::model::PodId) -> Error {
     Error::WrongState { what: "pod sandbox", id: pod.to_string(), state: "not ready", wanted: "ready" }
 }
 

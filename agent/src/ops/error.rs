@@ -105,6 +105,14 @@ pub enum Error {
         "container {0} did not end within the time it was given, although it was killed; a process of it may hang in the kernel"
     )]
     StopTimeout(String),
+    /// All blocks of the configured range are in use.
+    #[error(
+        "no ids are left for a pod in a user namespace: {pods} pods have some; raise `user_namespaces.pods` in the configuration"
+    )]
+    NoIds {
+        /// How many blocks there are.
+        pods: u32,
+    },
     /// A file or folder of ours.
     #[error("cannot {op} {}", path.display())]
     Io {
@@ -225,6 +233,7 @@ impl Error {
             Self::NoSuchPod(_) | Self::NoSuchContainer(_) | Self::NoSuchImage(_) => ErrorKind::NotFound,
             Self::AmbiguousId(_) | Self::Invalid { .. } => ErrorKind::InvalidArgument,
             Self::NameInUse { .. } => ErrorKind::AlreadyExists,
+            Self::NoIds { .. } => ErrorKind::ResourceExhausted,
             Self::WrongState { .. } | Self::Step(_) | Self::OldMonitor { .. } => ErrorKind::FailedPrecondition,
             Self::ExecTimeout { .. } | Self::StopTimeout(_) => ErrorKind::DeadlineExceeded,
             Self::Io { source, .. } | Self::System { source, .. } => io_kind(source),

@@ -56,6 +56,8 @@ mod stop_pod;
 mod streams;
 /// Rollback.
 mod undo;
+/// Pods in user namespaces.
+mod user_namespace;
 
 use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
@@ -80,6 +82,7 @@ use crate::stream::StreamServer;
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
 pub use stats::{Disk, Interface, LayerUsage, PodStats, Stats, Traffic};
+pub use user_namespace::IdBlocks;
 
 /// What the verbs share. One per agent.
 pub struct Engine {
@@ -93,6 +96,7 @@ pub struct Engine {
     cgroups: Layout,
     systemd: Option<Systemd>,
     host: HostFacts,
+    ids: user_namespace::Ids,
     filters: FilterCache,
     warned: Mutex<HashSet<Warning>>,
     levels: Arc<selinux_levels::Levels>,
@@ -125,6 +129,8 @@ pub struct Parts {
     pub cgroup_parent: String,
     /// What this host can do.
     pub host: HostFacts,
+    /// The ids of pods in user namespaces whose client names none.
+    pub id_blocks: Option<IdBlocks>,
 }
 
 /// The agent's folders.
@@ -159,7 +165,8 @@ impl Engine {
     /// # Errors
     /// When the agent's folders cannot be made.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
-        let Parts { paths, images, network, spawner, streams, cgroups, systemd, cgroup_parent, host } = parts;
+        let Parts { paths, images, network, spawner, streams, cgroups, systemd, cgroup_parent, host, id_blocks } =
+            parts;
         for dir in [paths.container_layers(), paths.trash()] {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|source| Error::Io { op: "make", path: dir, source })?;
@@ -174,6 +181,7 @@ impl Engine {
             cgroups,
             systemd,
             host,
+            ids: user_namespace::Ids::new(id_blocks),
             filters: FilterCache::default(),
             warned: Mutex::default(),
             levels: Arc::default(),
@@ -200,6 +208,11 @@ impl Engine {
     /// The image store, for the image verbs.
     pub fn images(&self) -> &Arc<ImageStore> {
         &self.images
+    }
+
+    /// What this host can do.
+    pub fn host(&self) -> &HostFacts {
+        &self.host
     }
 
     /// The pod network, for its status and its CIDR.

@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use oci_spec::runtime::LinuxResources;
 use prost::Message;
 
 use super::reopen_log::open_log_target;
+use super::user_namespace::PodUser;
 use super::{Engine, Error, accounts};
 use crate::image::Image;
 use crate::libcontainer::apparmor;
@@ -31,6 +32,10 @@ const PROCESS_RECORD: &str = "process";
 /// What `prepare` needs on its thread.
 pub(super) struct Work {
     pub(super) pod: Pod,
+    /// The pod's user namespace, if it has one of its own.
+    pub(super) user: Option<PodUser>,
+    /// The root, when it was mounted for us; see `Engine::mount_root`.
+    pub(super) root: Option<OwnedFd>,
     pub(super) id: ContainerId,
     pub(super) spec: ContainerSpec,
     pub(super) image: Arc<Image>,
@@ -62,6 +67,7 @@ impl Engine {
     /// All that touches a disk or a user's volume, on a thread that may hang. systemd makes the scope between its two
     /// halves, and only then are there two; the placeholder keeps the scope.
     pub(super) async fn prepare(self: &Arc<Self>, work: Work) -> Result<(Prepared, Option<Placeholder>), Error> {
+        let work = self.mount_root(work).await?;
         let Some(systemd) = &self.systemd else {
             let prepared = self.on_disk(move |engine| engine.open(&work, engine.plan(&work)?)).await?;
             return Ok((prepared, None));
@@ -72,11 +78,30 @@ impl Engine {
         Ok((prepared, Some(placeholder)))
     }
 
+    /// Before Linux 6.15 layers with mapped owners have to be mounted in some mount table for overlayfs to take them, and it
+    /// is not to be the host's: the spawner lends a process with one of its own.
+    async fn mount_root(self: &Arc<Self>, work: Work) -> Result<Work, Error> {
+        if self.host.detached_layers || work.user.is_none() {
+            return Ok(work);
+        }
+        let open = move |engine: &Engine| {
+            let user = work.user.as_ref();
+            let layer = engine.paths.container_layer(&work.id);
+            let upper = make_layer(&layer, user)?;
+            let lower = run::open_mapped_layers(&engine.images.layer_dirs(&work.image.layers), user.map(PodUser::fd))?;
+            Ok((work, lower, run::open_folder(&layer)?, upper.volatile))
+        };
+        let (mut work, lower, writable, volatile) = self.on_disk(open).await?;
+        let mounted = self.spawner.mount_overlay(lower, writable, volatile).await;
+        work.root = Some(mounted.map_err(super::of_pod(&work.pod.id))?);
+        Ok(work)
+    }
+
     /// From the image and the request to the plan.
     fn plan(&self, work: &Work) -> Result<Planned, Error> {
-        let Work { pod, id, spec, image, .. } = work;
+        let Work { pod, user: pod_user, id, spec, image, .. } = work;
         let layer = self.paths.container_layer(id);
-        let (layers, upper) = (self.images.layer_dirs(&image.layers), make_layer(&layer)?);
+        let (layers, upper) = (self.images.layer_dirs(&image.layers), make_layer(&layer, pod_user.as_ref())?);
         let context = spec.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
         let label = selinux::file_label(context, &self.host, &pod.spec.selinux_level)?;
         let root = FdSource::Overlay(Overlay {
@@ -84,8 +109,12 @@ impl Engine {
             upper: Some(upper.clone()),
             readonly: false,
             selinux_context: label,
+            idmapped: pod_user.is_some(),
         });
-        let root_fd = run::open(std::slice::from_ref(&root))?;
+        let root_fd = match &work.root {
+            Some(root) => vec![root.try_clone().map_err(|source| Error::System { op: "duplicate the root", source })?],
+            None => run::open(std::slice::from_ref(&root), pod_user.as_ref().map(PodUser::fd))?,
+        };
 
         let passwd = accounts::read(&root_fd[0], "etc/passwd")?;
         let group = accounts::read(&root_fd[0], "etc/group")?;
@@ -113,7 +142,11 @@ impl Engine {
             &PlanInput {
                 layers,
                 upper: Some(upper),
-                image_volumes: &self.image_trees(spec, linux.and_then(|linux| linux.mount_label().clone())),
+                image_volumes: &self.image_trees(
+                    spec,
+                    linux.and_then(|linux| linux.mount_label().clone()),
+                    pod_user.is_some(),
+                ),
                 filter: filter.as_deref(),
                 stdin: spec.config.stdin,
                 stdin_once: spec.config.stdin_once,
@@ -126,7 +159,7 @@ impl Engine {
     }
 
     /// What the request's image volumes are made of, in their order.
-    fn image_trees(&self, spec: &ContainerSpec, label: Option<String>) -> Vec<ImageTree> {
+    fn image_trees(&self, spec: &ContainerSpec, label: Option<String>, idmapped: bool) -> Vec<ImageTree> {
         let mounts = spec.config.mounts.iter().filter(|mount| mount.image.is_some());
         let tree = |(mount, volume): (&Mount, &ImageVolume)| ImageTree {
             volume: mount.container_path.clone(),
@@ -135,6 +168,7 @@ impl Engine {
                 upper: None,
                 readonly: true,
                 selinux_context: label.clone(),
+                idmapped,
             },
             sub_path: mount.image_sub_path.clone(),
             attributes: Attributes::default(),
@@ -148,8 +182,9 @@ impl Engine {
         let Planned { init, sources, root: mut fds, limits, user } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
         write_process(dir, &init.process)?;
+        let user_namespace = work.user.as_ref().map(PodUser::fd);
         for source in &sources[1..] {
-            fds.extend(run::open(std::slice::from_ref(source)).map_err(of_source(source))?);
+            fds.extend(run::open(std::slice::from_ref(source), user_namespace).map_err(of_source(source))?);
         }
         let CgroupFds { unified, v1_procs, memory } = cgroup.join_fds()?;
         Ok(Prepared {
@@ -216,7 +251,8 @@ fn of_source(source: &FdSource) -> impl FnOnce(OpenError) -> Error + use<> {
     }
 }
 
-fn make_layer(layer: &Path) -> Result<Upper, Error> {
+/// The root of a pod in a user namespace owns its writable layers, which it can then be let into as it is on the host.
+fn make_layer(layer: &Path, user: Option<&PodUser>) -> Result<Upper, Error> {
     let upper = Upper { upper: layer.join("upper"), work: layer.join("work"), volatile: true };
     let make = |path: &Path, mode| {
         let made = DirBuilder::new().recursive(true).mode(mode).create(path);
@@ -226,6 +262,14 @@ fn make_layer(layer: &Path) -> Result<Upper, Error> {
     // The upper folder's mode shows as the mode of the container's "/".
     make(&upper.upper, 0o755)?;
     make(&upper.work, 0o700)?;
+    if let Some(user) = user {
+        let chowned = chown(&upper.upper, Some(user.ids.uids.first), Some(user.ids.gids.first));
+        chowned.map_err(|source| Error::Io {
+            op: "give the writable layer away",
+            path: upper.upper.clone(),
+            source,
+        })?;
+    }
     Ok(upper)
 }
 

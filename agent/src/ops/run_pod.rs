@@ -8,11 +8,12 @@ use cri_api::v1::{NamespaceMode, PodSandboxConfig};
 use rustix::fs::XattrFlags;
 
 use super::undo::Undo;
+use super::user_namespace::ids_of;
 use super::{Engine, Error, now, of_pod};
 use crate::fault;
 use crate::libcontainer::spec::{selinux, sysctl};
 use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
-use crate::monitor::client::{PodMonitor, PodNamespaces};
+use crate::monitor::client::{MonitorError, PodMonitor, PodNamespaces};
 use crate::network::{self, HostPort, dns};
 use crate::telemetry::phases::Phases;
 
@@ -50,16 +51,17 @@ impl Engine {
         let mut phases = Phases::start("run_pod");
         validate(&config, &handler)?;
         self.check_cgroup_parent(&config)?;
+        self.check_user_namespace(&config)?;
         self.refuse_used_name(&config)?;
         let id = PodId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
         // Held until the pod is in the state, so that no other one is given it.
         let level = self.selinux_level(&config)?;
-        let spec = self.pod_spec(config, handler, level.text.clone());
+        let mut spec = self.pod_spec(config, handler, level.text.clone());
 
         let records = self.state.records().clone();
-        let of_undo = (records.clone(), id.clone());
+        let of_undo = (records, id.clone());
         undo.push_record("remove the pod's records", move || async move { Ok(of_undo.0.remove_pod(&of_undo.1)?) });
-        let dir = records.begin_pod(&id, &spec)?;
+        let dir = self.begin_pod(&id, &mut spec)?;
         fault::point("run_pod.recorded");
         phases.mark("record");
 
@@ -128,13 +130,20 @@ impl Engine {
             sysctls: sysctls(spec),
             shm_bytes: private(options.ipc()).then_some(SHM_BYTES),
             shm_label: file_label(spec),
+            user_namespace: ids_of(&spec.config)?,
         };
+        let in_user_namespace = request.user_namespace.is_some();
         let engine = self.clone();
         let of_undo = id.clone();
         undo.push("end the pod's monitor", move || async move { engine.end_monitor(&of_undo).await });
         let (client, namespaces, events) = self.spawner.fork_monitor(request).await.map_err(of_pod(id))?;
         let monitor = self.monitors.insert(id.clone(), client);
+        let has_user_namespace = monitor.client.user_namespace().is_some();
         self.follow(id.clone(), monitor, events);
+        if in_user_namespace != has_user_namespace {
+            // A `berth-monitor` that is older than the agent would make a pod of the host's ids.
+            return Err(of_pod(id)(MonitorError::Unexpected));
+        }
         Ok(namespaces)
     }
 
@@ -195,12 +204,6 @@ fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
     if options.pid() == NamespaceMode::Target {
         let reason = "TARGET is for containers, a pod has nothing to target".to_owned();
         return invalid("linux.security_context.namespace_options.pid", reason);
-    }
-    if let Some(user) = &options.userns_options
-        && user.mode() != NamespaceMode::Node
-    {
-        let reason = format!("{:?} is not supported yet; only NODE is", user.mode());
-        return invalid("linux.security_context.namespace_options.userns_options.mode", reason);
     }
     if let Some(linux) = &config.linux {
         let (host_network, host_ipc) = (options.network() == NamespaceMode::Node, options.ipc() == NamespaceMode::Node);

@@ -32,7 +32,20 @@ pub fn set_attr(mount: impl AsFd, change: SetAttr, recursive: bool) -> io::Resul
     if set & ATIME_MODES != 0 {
         clear |= ATIME_MODES;
     }
-    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    setattr(mount, libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 }, recursive)
+}
+
+/// Shows the owners of a detached mount's files as the same ids in that user namespace.
+///
+/// # Errors
+/// mount_setattr(2)'s: `EINVAL` when the file system cannot do that, `EPERM` when the mount is mapped already.
+pub fn set_idmap(mount: impl AsFd, user_namespace: impl AsFd) -> io::Result<()> {
+    let fd = u64::from(user_namespace.as_fd().as_raw_fd().unsigned_abs());
+    let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd: fd };
+    setattr(mount, attr, false)
+}
+
+fn setattr(mount: impl AsFd, attr: libc::mount_attr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a nul-terminated empty string, `attr` is initialised and its size is passed; the kernel keeps
     // neither pointer.

@@ -29,7 +29,7 @@ async fn latencies() {
         times[0].push(begun.elapsed());
         let container = pod.container("exit 0");
         let begun = Instant::now();
-        let fds = run::open(&container.sources).unwrap();
+        let fds = run::open(&container.sources, None).unwrap();
         times[1].push(begun.elapsed());
         drop(fds);
         container.fresh_folders();

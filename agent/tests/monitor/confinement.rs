@@ -318,7 +318,7 @@ async fn layers_are_stacked_in_order_and_a_missing_source_is_made() {
     let mut source = bind(&volume);
     let FdSource::Bind(bind) = &mut source else { panic!() };
     bind.missing = Missing::Fail;
-    let error = run::open(&[source.clone()]).unwrap_err();
+    let error = run::open(&[source.clone()], None).unwrap_err();
     assert_eq!(error.path, volume);
     assert_eq!(error.source.raw_os_error(), Some(libc::ENOENT));
     let FdSource::Bind(bind) = &mut source else { panic!() };
@@ -354,7 +354,7 @@ fn a_volume_is_relabelled_and_what_its_links_lead_to_is_not() {
     let relabel = |path: &std::path::Path| {
         let FdSource::Bind(mut source) = bind(path) else { panic!() };
         source.relabel = Some(LABEL.to_owned());
-        run::open(&[FdSource::Bind(source)])
+        run::open(&[FdSource::Bind(source)], None)
     };
     for _ in 0..2 {
         relabel(volume.path()).unwrap();

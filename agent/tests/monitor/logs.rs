@@ -139,7 +139,7 @@ async fn a_full_disk_harms_no_container_and_tears_no_line() {
     let create = CreateContainer {
         id: container.id.clone(),
         plan: container.plan.clone(),
-        fds: run::open(&container.sources).unwrap(),
+        fds: run::open(&container.sources, None).unwrap(),
         cgroup: CgroupFds { unified: Some(open(&container.cgroup)), ..CgroupFds::default() },
         log: Some(target(&full)),
         record_dir: open(&container.dir),

@@ -17,3 +17,5 @@ mod support;
 mod survival;
 /// Terminals.
 mod terminals;
+/// Pods in user namespaces.
+mod user_namespaces;

@@ -102,6 +102,7 @@ impl Sandbox {
             sysctls: Vec::new(),
             shm_bytes: Some(64 << 20),
             shm_label: None,
+            user_namespace: None,
         };
         change(&mut request);
         let (monitor, namespaces, events) = self.spawner.fork_monitor(request).await?;
@@ -239,11 +240,12 @@ impl Pod<'_> {
                 upper: Some(Upper { upper: dir.join("upper"), work: dir.join("work"), volatile: true }),
                 readonly: false,
                 selinux_context: None,
+                idmapped: false,
             }),
             bind(Path::new("/dev/null")),
         ];
         let plan = InitPlan {
-            namespaces: Namespaces { pid: PidNamespace::Container.into(), pid_target: String::new(), cgroup: true },
+            namespaces: Namespaces { pid: PidNamespace::Container.into(), cgroup: true, ..Namespaces::default() },
             steps,
             process: process(&["/bin/sh", "-c", script]),
             ..InitPlan::default()
@@ -257,7 +259,7 @@ impl Pod<'_> {
             .create(CreateContainer {
                 id: container.id.clone(),
                 plan: container.plan.clone(),
-                fds: run::open(&container.sources).unwrap(),
+                fds: run::open(&container.sources, None).unwrap(),
                 cgroup: CgroupFds {
                     unified: Some(open(&container.cgroup)),
                     v1_procs: container.v1.iter().map(procs).collect(),
@@ -457,5 +459,6 @@ pub(crate) fn bind(source: &Path) -> FdSource {
         propagation: Propagation::Private,
         missing: Missing::Fail,
         relabel: None,
+        idmapped: false,
     })
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use cri_api::v1;
 use test_e2e::fixture::Fixture;
 use test_e2e::image::archive::oci_archive;
 use test_e2e::image::{self, Compression, Format, Layer};
@@ -35,7 +36,9 @@ async fn a_crash_at_every_step_is_recovered_from() {
         points.iter().filter(|point| !point.starts_with("import_image.")).map(|point| (point, Source::Registry));
     let imported = |point: &&String| point.starts_with("import_image.") || point.starts_with("image.");
     let imported = points.iter().filter(imported).map(|point| (point, archive));
-    for (attempt, (point, source)) in (2..).zip(pulled.chain(imported)) {
+    let of_pods = |point: &&String| point.starts_with("run_pod.") || point.starts_with("create_container.");
+    let mapped = points.iter().filter(of_pods).map(|point| (point, Source::Mapped));
+    for (attempt, (point, source)) in (2..).zip(pulled.chain(imported).chain(mapped)) {
         eprintln!("fault point {point}, {source:?}");
         crash_at(&mut e2e, point, source, &reference, attempt, &before).await;
     }
@@ -45,6 +48,8 @@ async fn a_crash_at_every_step_is_recovered_from() {
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
     Registry,
+    /// The registry, and the pod is in a user namespace.
+    Mapped,
     Archive(&'a Path),
 }
 
@@ -60,7 +65,9 @@ async fn crash_at(e2e: &mut Fixture, point: &str, source: Source<'_>, reference:
     if point.contains("image") {
         // The image is there as a whole, and runs without being fetched again, or nothing of it is left.
         match e2e.client.image_status(reference).await.expect("ImageStatus") {
-            Some(_) => run(e2e, reference, attempt).await.unwrap_or_else(|e| panic!("{point}: not whole: {e:?}")),
+            Some(_) => {
+                run(e2e, source, reference, attempt).await.unwrap_or_else(|e| panic!("{point}: not whole: {e:?}"))
+            }
             None => nothing_more_than(e2e, before).await,
         }
     }
@@ -73,21 +80,25 @@ async fn crash_at(e2e: &mut Fixture, point: &str, source: Source<'_>, reference:
 /// All mutating verbs on one pod, from fetching its image to removing it.
 async fn life(e2e: &Fixture, source: Source<'_>, reference: &str, attempt: u32) -> Result<(), Status> {
     match source {
-        Source::Registry => drop(e2e.client.pull(reference).await?),
+        Source::Registry | Source::Mapped => drop(e2e.client.pull(reference).await?),
         Source::Archive(archive) => e2e.agent().import(archive, reference)?,
     }
-    run(e2e, reference, attempt).await?;
+    run(e2e, source, reference, attempt).await?;
     e2e.client.remove_image(reference).await
 }
 
 /// One pod's life on an image that is there.
-async fn run(e2e: &Fixture, reference: &str, attempt: u32) -> Result<(), Status> {
+async fn run(e2e: &Fixture, source: Source<'_>, reference: &str, attempt: u32) -> Result<(), Status> {
     let client = &e2e.client;
     let mut config = spec::pod("fault", &e2e.machine.folder);
     let metadata = config.metadata.get_or_insert_default();
     metadata.uid = "fault-uid".into();
     metadata.attempt = attempt;
     config.log_directory = e2e.machine.folder.join("logs/fault").display().to_string();
+    if let Source::Mapped = source {
+        let user = v1::UserNamespace { mode: v1::NamespaceMode::Pod.into(), ..Default::default() };
+        spec::pod_namespaces(&mut config).userns_options = Some(user);
+    }
     config.linux.get_or_insert_default().cgroup_parent = format!("/{}", e2e.machine.cgroup);
     std::fs::create_dir_all(&config.log_directory)?;
     let pod = match existing_pod(e2e, attempt).await? {

@@ -10,3 +10,4 @@ mod images;
 mod leaks;
 mod recovery;
 mod streams;
+mod user_namespaces;

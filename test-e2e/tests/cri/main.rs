@@ -18,3 +18,4 @@ mod stats;
 mod stream_attach;
 mod stream_exec;
 mod stream_port_forward;
+mod user_namespaces;

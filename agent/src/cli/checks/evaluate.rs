@@ -33,6 +33,8 @@ pub(in crate::cli) struct Check {
 const OLDEST_KERNEL: (u32, u32) = (5, 14);
 /// Overlay takes layers one by one (`lowerdir+`) from 6.8 on: any number of them, by file descriptor.
 const OVERLAY_BY_FD: (u32, u32) = (6, 8);
+/// Owners can be mapped on overlay's layers from 5.19 on, on a tmpfs from 6.3 on.
+const MAPPED_OWNERS: (u32, u32) = (6, 3);
 /// Below this a pull is likely to fail half way.
 const LITTLE_DISK: u64 = 1 << 30;
 const FEW_INODES: u64 = 100_000;
@@ -59,6 +61,7 @@ pub(in crate::cli) fn evaluate(facts: &Facts, config: &Config) -> Vec<Check> {
         capabilities(facts.capabilities),
         system_calls(&facts.calls),
         overlay(facts.overlay, &facts.kernel),
+        user_namespaces(facts.max_user_namespaces, &facts.kernel),
         seccomp(facts.seccomp.as_deref()),
         cgroup_mounts(&facts.cgroups),
         cgroup_driver(config.cgroups.driver, facts.systemd),
@@ -135,6 +138,25 @@ fn overlay(result: Result<(), Errno>, release: &str) -> Check {
             let remedy = "load it: modprobe overlay (or build the kernel with CONFIG_OVERLAY_FS)";
             check("overlay", Level::Fail, std::io::Error::from(errno).to_string(), remedy)
         }
+    }
+}
+
+/// Few pods ask for one, so that a host without is no bad host.
+fn user_namespaces(most: Option<u64>, release: &str) -> Check {
+    let name = "user namespaces";
+    let (major, minor) = MAPPED_OWNERS;
+    match most {
+        Some(1..) if version(release).is_some_and(|version| version >= MAPPED_OWNERS) => {
+            check(name, Level::Ok, "for pods", "")
+        }
+        Some(1..) => check(name, Level::Ok, format!("not for pods, before Linux {major}.{minor}"), ""),
+        Some(0) => check(
+            name,
+            Level::Warn,
+            "turned off",
+            "pods with hostUsers: false cannot run: sysctl -w user.max_user_namespaces=15000",
+        ),
+        None => check(name, Level::Warn, "none", "pods with hostUsers: false cannot run without CONFIG_USER_NS"),
     }
 }
 

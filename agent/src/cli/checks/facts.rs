@@ -24,6 +24,8 @@ pub(in crate::cli) struct Facts {
     pub(super) calls: Vec<(&'static str, Result<(), Errno>)>,
     /// fsopen("overlay").
     pub(super) overlay: Result<(), Errno>,
+    /// /proc/sys/user/max_user_namespaces; `None` when the kernel has no user namespaces.
+    pub(super) max_user_namespaces: Option<u64>,
     /// /proc/sys/kernel/seccomp/actions_avail.
     pub(super) seccomp: Option<String>,
     /// How cgroups are mounted.
@@ -73,6 +75,9 @@ impl Facts {
             capabilities: fs::read_to_string("/proc/self/status").ok().and_then(|text| cap_eff(&text)).unwrap_or(0),
             calls: vec![("openat2", openat2()), ("pidfd_open", pidfd_open()), ("fsopen", fsopen("tmpfs"))],
             overlay: fsopen("overlay"),
+            max_user_namespaces: fs::read_to_string("/proc/sys/user/max_user_namespaces")
+                .ok()
+                .and_then(|most| most.trim().parse().ok()),
             seccomp: fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").ok(),
             cgroups: cgroups(&mountinfo, |path| fs::read_to_string(path).ok()),
             systemd: Path::new("/run/systemd/system").is_dir(),

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::config::{CgroupDriver, Config, Ipv6Subnet};
+use crate::config::{CgroupDriver, Config, Ipv6Subnet, UserNamespaces};
 use crate::image::{ImageConfig, ImageError, ImageStore};
 use crate::libcontainer::apparmor;
 use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout, Systemd};
 use crate::libcontainer::host::{self, HostError};
 use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
 use crate::network::{NetworkConfig, NetworkError, PodNetwork, SubnetV6};
-use crate::ops::{self, Engine, Parts, Paths};
+use crate::ops::{self, Engine, IdBlocks, Parts, Paths};
 use crate::stream::StreamServer;
 
 /// Where monitors are with the systemd driver, unless the configuration says otherwise.
@@ -84,6 +84,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         systemd,
         cgroup_parent: pod_parent(config),
         host,
+        id_blocks: id_blocks(config),
     };
     heal(parts.network.clone());
     let engine = Engine::new(parts)?;
@@ -164,6 +165,11 @@ fn network(config: &Config) -> NetworkConfig {
         run_dir: config.paths.run_root.join("network"),
         state_dir: config.paths.root.join("network"),
     }
+}
+
+fn id_blocks(config: &Config) -> Option<IdBlocks> {
+    let UserNamespaces { first_id, ids_per_pod, pods } = config.user_namespaces;
+    first_id.map(|first| IdBlocks { first, per_pod: ids_per_pod, pods })
 }
 
 fn pod_parent(config: &Config) -> String {

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::model::{Container, Pod};
 
-/// Status. `network` is why pods would get no network, if they would not.
-pub(in crate::cri) fn status(network: Result<(), String>) -> v1::StatusResponse {
+/// Status. `network` is why pods would get no network, if they would not; `user_namespaces`: pods can have such.
+pub(in crate::cri) fn status(network: Result<(), String>, user_namespaces: bool) -> v1::StatusResponse {
     let (ready, message) = match network {
         Ok(()) => (true, String::new()),
         Err(message) => (false, message),
@@ -22,7 +22,7 @@ pub(in crate::cri) fn status(network: Result<(), String>) -> v1::StatusResponse 
     };
     let conditions =
         vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", ready, reason, message)];
-    let handler = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+    let handler = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces };
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions }),
         info: HashMap::new(),
@@ -81,7 +81,9 @@ mod tests {
     #[test]
     fn both_conditions_and_the_default_handler_are_always_told() {
         for network in [Ok(()), Err("no bridge".to_owned())] {
-            let status = status(network.clone());
+            let status = status(network.clone(), true);
+            let features = status.runtime_handlers[0].features.unwrap();
+            assert!(features.user_namespaces);
             let conditions = status.status.unwrap().conditions;
             let told: Vec<_> = conditions.iter().map(|it| (it.r#type.as_str(), it.status)).collect();
             assert_eq!(told, [("RuntimeReady", true), ("NetworkReady", network.is_ok())]);

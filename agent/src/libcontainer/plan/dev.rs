@@ -2,7 +2,10 @@
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 
-use super::{Action, MakeDir, MakeNode, PlanError, Steps, Symlink, text};
+use super::{
+    Action, Attributes, Bind, FdSource, MakeDir, MakeNode, Missing, MountSource, MoveMount, PlanError, Propagation,
+    Steps, Symlink, text,
+};
 
 const S_IFCHR: u32 = 0o020_000;
 const S_IFBLK: u32 = 0o060_000;
@@ -37,6 +40,28 @@ pub(super) fn add_defaults(steps: &mut Steps) {
         let node = MakeNode { path: path.to_owned(), mode: S_IFCHR | 0o666, major, minor, uid: 0, gid: 0 };
         steps.push(Action::MakeNode(node));
     }
+    add_links(steps);
+}
+
+/// Nobody but the host's root may make device nodes: in a user namespace the host's own are shown.
+pub(super) fn add_default_mounts(steps: &mut Steps) {
+    for (path, ..) in NODES {
+        let fd = steps.open(FdSource::Bind(Bind {
+            source: path.into(),
+            recursive: false,
+            attributes: Attributes::default(),
+            recursive_attributes: Attributes::default(),
+            propagation: Propagation::Private,
+            missing: Missing::Fail,
+            relabel: None,
+            idmapped: false,
+        }));
+        steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target: path.to_owned() }));
+    }
+    add_links(steps);
+}
+
+fn add_links(steps: &mut Steps) {
     for (points_to, path) in LINKS {
         steps.push(Action::Symlink(Symlink { points_to: points_to.to_owned(), path: path.to_owned() }));
     }

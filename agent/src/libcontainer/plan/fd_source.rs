@@ -28,6 +28,9 @@ pub struct Overlay {
     pub readonly: bool,
     /// The SELinux label of everything inside (`context=`), if any.
     pub selinux_context: Option<String>,
+    /// Layers are shown with the owners that they have in the pod's user namespace. The writable layer is not: its files
+    /// have their owners on the host.
+    pub idmapped: bool,
 }
 
 /// The writable layer of an overlay.
@@ -71,6 +74,8 @@ pub struct Bind {
     pub missing: Missing,
     /// The SELinux label that the source and everything below it is to have (CRI `selinux_relabel`), if any.
     pub relabel: Option<String>,
+    /// Owners on the disk are shown as the same ids in the pod's user namespace; not of what is mounted below it.
+    pub idmapped: bool,
 }
 
 /// MOUNT_ATTR_* bits (mount_setattr(2)).

@@ -43,6 +43,9 @@ pub struct Namespaces {
     /// monitor's cgroup, since `copy_cgroup_ns` reads the parent's.
     #[prost(bool, tag = "3")]
     pub cgroup: bool,
+    /// The pod's user namespace. Init is born in it, and becomes its root before the first step.
+    #[prost(bool, tag = "4")]
+    pub user: bool,
 }
 
 /// CRI `NamespaceOption.pid`.

@@ -15,10 +15,12 @@ mod mounts;
 mod options;
 /// The program and its credentials.
 mod process;
+/// Ids of a user namespace.
+mod user_namespace;
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec};
 
 use crate::libcontainer::seccomp::Filter;
 use crate::libcontainer::spec::{HostFacts, POD_NAMESPACE, TARGET_NAMESPACE};
@@ -26,6 +28,7 @@ use crate::libcontainer::spec::{HostFacts, POD_NAMESPACE, TARGET_NAMESPACE};
 pub use fd_source::*;
 pub use init_plan::*;
 pub use process::exec_plan;
+pub use user_namespace::{IdRange, UserNamespace};
 
 /// What a plan needs beside the `Spec`.
 #[derive(Debug, Clone)]
@@ -111,12 +114,14 @@ pub enum PlanError {
 pub fn plan(spec: &Spec, input: &PlanInput<'_>) -> Result<ContainerPlan, PlanError> {
     let linux = spec.linux().as_ref().ok_or(PlanError::Missing("linux part"))?;
     let (process, warnings) = process::process_plan(spec, input.host, input.filter)?;
+    let idmapped = is_mapped(linux.uid_mappings().as_ref());
     let mut steps = Steps::default();
     let root = steps.open(FdSource::Overlay(Overlay {
         lower: input.layers.clone(),
         upper: input.upper.clone(),
         readonly: false,
         selinux_context: linux.mount_label().clone(),
+        idmapped,
     }));
     // Every mount carries its own propagation; the root itself has no peers in a namespace made for it.
     steps.push(Action::EnterRoot(EnterRoot { fd: root, propagation: 0 }));
@@ -124,7 +129,11 @@ pub fn plan(spec: &Spec, input: &PlanInput<'_>) -> Result<ContainerPlan, PlanErr
     for mount in mounts {
         mounts::add(&mut steps, mount, input, linux.mount_label().as_deref())?;
         if dev::is_own_dev(mount) {
-            dev::add_defaults(&mut steps);
+            if idmapped {
+                dev::add_default_mounts(&mut steps);
+            } else {
+                dev::add_defaults(&mut steps);
+            }
             dev::add_requested(&mut steps, linux.devices().as_deref().unwrap_or_default())?;
         }
     }
@@ -184,9 +193,14 @@ fn text(path: &std::path::Path) -> Result<String, PlanError> {
     path.to_str().map(str::to_owned).ok_or_else(|| PlanError::Path(path.to_owned()))
 }
 
-/// Network, IPC and UTS are the monitor's and need nothing here; a user namespace is none that init can enter.
+/// Whether a list of id mappings maps anything.
+fn is_mapped(mappings: Option<&Vec<LinuxIdMapping>>) -> bool {
+    mappings.is_some_and(|list| !list.is_empty())
+}
+
+/// Network, IPC and UTS are the monitor's and need nothing here. A user namespace is the pod's, which init is born in.
 fn namespaces(list: &[LinuxNamespace]) -> Result<Namespaces, PlanError> {
-    let mut result = Namespaces { pid: PidNamespace::Node as i32, pid_target: String::new(), cgroup: false };
+    let mut result = Namespaces { pid: PidNamespace::Node as i32, ..Namespaces::default() };
     for namespace in list {
         let path = match namespace.path() {
             Some(path) => Some(text(path)?),
@@ -203,6 +217,7 @@ fn namespaces(list: &[LinuxNamespace]) -> Result<Namespaces, PlanError> {
                 None => return Err(PlanError::Namespace(format!("pid {path}"))),
             },
             (LinuxNamespaceType::Cgroup, None) => result.cgroup = true,
+            (LinuxNamespaceType::User, Some(POD_NAMESPACE)) => result.user = true,
             (LinuxNamespaceType::Mount, None) => {}
             (LinuxNamespaceType::Network | LinuxNamespaceType::Ipc | LinuxNamespaceType::Uts, Some(POD_NAMESPACE)) => {}
             (kind, path) => return Err(PlanError::Namespace(format!("{kind} {}", path.unwrap_or("new")))),

@@ -5,7 +5,7 @@ use oci_spec::runtime::Mount;
 use super::options::{Options, RDONLY};
 use super::{
     Action, Bind, FdSource, ImageTree, Missing, MountFs, MountSource, MoveMount, PlanError, PlanInput, SetMountAttr,
-    Steps, Symlink, text,
+    Steps, Symlink, is_mapped, text,
 };
 use crate::libcontainer::spec::{CREATE_SOURCE, CgroupMounts, HostFacts, IMAGE_VOLUME, POD_SHM, RELABEL};
 
@@ -84,6 +84,7 @@ fn bind(
         propagation: options.propagation,
         missing,
         relabel,
+        idmapped: is_mapped(mount.uid_mappings().as_ref()),
     }));
     steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target }));
     Ok(())

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimitType, Process, Spec};
 
-use super::{Capabilities, PlanError, ProcessPlan, Rlimit, Warning, text};
+use super::{Capabilities, PlanError, ProcessPlan, Rlimit, Warning, is_mapped, text};
 use crate::libcontainer::seccomp::Filter;
 use crate::libcontainer::spec::{HostFacts, capability, raw_environment};
 
@@ -16,6 +16,9 @@ pub(super) fn process_plan(
     if spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some()) && filter.is_none() {
         return Err(PlanError::NoFilter);
     }
+    // Whoever is born in a user namespace holds every capability there is in it.
+    let mapped = spec.linux().as_ref().is_some_and(|linux| is_mapped(linux.uid_mappings().as_ref()));
+    let held = if mapped { u64::MAX } else { host.held_caps };
     let mut warnings = Vec::new();
     let console = process.console_size();
     let user = process.user();
@@ -27,7 +30,7 @@ pub(super) fn process_plan(
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
         umask: user.umask(),
-        capabilities: capabilities(process.capabilities().as_ref(), host, &mut warnings),
+        capabilities: capabilities(process.capabilities().as_ref(), held, &mut warnings),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process),
         oom_score_adj: process.oom_score_adj().map(|score| oom_score_adj(score, host, &mut warnings)),
@@ -70,17 +73,17 @@ pub fn exec_plan(
     Ok(plan)
 }
 
-fn capabilities(sets: Option<&LinuxCapabilities>, host: &HostFacts, warnings: &mut Vec<Warning>) -> Capabilities {
+fn capabilities(sets: Option<&LinuxCapabilities>, held: u64, warnings: &mut Vec<Warning>) -> Capabilities {
     let Some(sets) = sets else { return Capabilities::default() };
     let masks = [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()]
         .map(|set| capability::mask(set.as_ref()));
-    let withheld = masks.iter().fold(0, |all, mask| all | mask) & !host.held_caps;
+    let withheld = masks.iter().fold(0, |all, mask| all | mask) & !held;
     if withheld != 0 {
         let mut names: Vec<String> = capability::from_mask(withheld).iter().map(|one| format!("CAP_{one}")).collect();
         names.sort();
         warnings.push(Warning::Capabilities(names.join(", ")));
     }
-    let [bounding, effective, permitted, inheritable, ambient] = masks.map(|mask| mask & host.held_caps);
+    let [bounding, effective, permitted, inheritable, ambient] = masks.map(|mask| mask & held);
     Capabilities { bounding, effective, permitted, inheritable, ambient }
 }
 

@@ -138,7 +138,13 @@ fn image_volumes_are_taken_by_their_order() {
     fixture.container.mounts = vec![volume("/a/b"), volume("/a")];
     let tree = |name: &str| ImageTree {
         volume: name.to_owned(),
-        overlay: Overlay { lower: vec![name.into()], upper: None, readonly: true, selinux_context: None },
+        overlay: Overlay {
+            lower: vec![name.into()],
+            upper: None,
+            readonly: true,
+            selinux_context: None,
+            idmapped: false,
+        },
         sub_path: String::new(),
         attributes: Attributes::default(),
     };
@@ -183,6 +189,7 @@ fn requested_mounts_become_fds() {
             propagation: Propagation::Private,
             missing: Missing::MakeDir,
             relabel: None,
+            idmapped: false,
         })
     );
 }
@@ -279,4 +286,32 @@ fn mounts_that_no_step_makes_are_refused() {
     let mut spec = fixture.build().unwrap();
     spec.mounts_mut().as_mut().unwrap()[7].set_options(Some(vec!["bind".to_owned(), "sync".to_owned()]));
     assert!(matches!(plan(&spec, &input), Err(PlanError::MountOption { .. })));
+}
+
+#[test]
+fn in_a_user_namespace_devices_are_mounts_and_owners_are_mapped() {
+    let mut fixture = fixture().mapped();
+    fixture.container.mounts = vec![cri_api::v1::Mount {
+        container_path: "/v".to_owned(),
+        host_path: "/data".to_owned(),
+        ..Default::default()
+    }];
+    fixture.host.held_caps = 0;
+    let plan = planned(&fixture.build().unwrap(), &fixture.host);
+    assert!(plan.init.namespaces.user);
+    let steps = told(&plan);
+    assert!(!steps.iter().any(|step| step.starts_with("node ")), "{steps:?}");
+    assert!(steps.contains(&"move fd1 /dev/null".to_owned()), "{steps:?}");
+    assert!(steps.contains(&"link /dev/ptmx pts/ptmx".to_owned()), "{steps:?}");
+    let idmapped = |source: &FdSource| match source {
+        FdSource::Overlay(overlay) => overlay.idmapped,
+        FdSource::Bind(bind) => bind.idmapped,
+        FdSource::Image(image) => image.overlay.idmapped,
+    };
+    let mapped: Vec<bool> = plan.fds.iter().map(idmapped).collect();
+    // The root; six devices; the volume, for which the client did not ask; hosts, resolv.conf and hostname.
+    let expected = [true, false, false, false, false, false, false, false, true, true, true];
+    assert_eq!(mapped, expected, "{:?}", plan.fds);
+    assert_ne!(plan.init.process.capabilities.bounding, 0, "the agent's own capabilities are no limit");
+    assert!(plan.warnings.is_empty());
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fgetxattr, fstat, openat};
@@ -23,16 +23,16 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 ///
 /// # Errors
 /// When the sub path is not there or is neither file nor folder, or a layer cannot be mounted.
-pub(super) fn open(image: &ImageTree) -> Result<OwnedFd, OpenError> {
-    let whole = open_overlay(&image.overlay)?;
-    let mount = if image.sub_path.is_empty() { whole } else { open_part(image, &whole)? };
+pub(super) fn open(image: &ImageTree, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, OpenError> {
+    let whole = open_overlay(&image.overlay, user_namespace)?;
+    let mount = if image.sub_path.is_empty() { whole } else { open_part(image, &whole, user_namespace)? };
     let Attributes { set, clear } = image.attributes;
     let change = SetAttr { set, clear, propagation: 0 };
     set_attr(&mount, change, false).map_err(|error| OpenError::new("set attributes of", top(image), error))?;
     Ok(mount)
 }
 
-fn open_part(image: &ImageTree, whole: &OwnedFd) -> Result<OwnedFd, OpenError> {
+fn open_part(image: &ImageTree, whole: &OwnedFd, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, OpenError> {
     let asked = Path::new(&image.sub_path);
     let found = in_root::open(whole, &image.sub_path, OFlags::PATH);
     let found = found.map_err(|errno| OpenError::new("find image_sub_path", asked, errno))?;
@@ -44,12 +44,12 @@ fn open_part(image: &ImageTree, whole: &OwnedFd) -> Result<OwnedFd, OpenError> {
     match FileType::from_raw_mode(kind) {
         FileType::Directory => {
             let lower = parts(&image.overlay.lower, path, true)?;
-            open_overlay(&Overlay { lower, ..image.overlay.clone() })
+            open_overlay(&Overlay { lower, ..image.overlay.clone() }, user_namespace)
         }
         FileType::RegularFile => {
             let parts = parts(&image.overlay.lower, path, false)?;
             let source = parts.into_iter().next().ok_or_else(|| OpenError::new("find", asked, Errno::NOENT))?;
-            open_bind(&Bind {
+            let bind = Bind {
                 source,
                 recursive: false,
                 attributes: image.attributes,
@@ -57,7 +57,9 @@ fn open_part(image: &ImageTree, whole: &OwnedFd) -> Result<OwnedFd, OpenError> {
                 propagation: Propagation::Private,
                 missing: Missing::Fail,
                 relabel: None,
-            })
+                idmapped: image.overlay.idmapped,
+            };
+            open_bind(&bind, user_namespace)
         }
         _ => Err(failed("mount image_sub_path")(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,

@@ -17,6 +17,7 @@ use super::process;
 use super::root::{self, Keepsakes};
 use super::sysctl;
 use super::terminal;
+use super::user_namespace::become_root;
 use crate::libcontainer::plan::{Action, InitPlan, MountSource, MoveMount};
 use crate::sys::in_root;
 
@@ -39,6 +40,10 @@ impl Init<'_> {
         if plan.namespaces.cgroup {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make a cgroup namespace", "")?;
         }
+        match self.host.user {
+            Some(_) => become_root()?,
+            None => process::set_oom_score(&plan.process, self.host.procfs)?,
+        }
         let root = self.carry_out_steps()?;
         let mut master = None;
         if plan.tty {
@@ -60,8 +65,8 @@ impl Init<'_> {
 
     fn carry_out_steps(&self) -> Result<OwnedFd, InitFailure> {
         let plan = self.plan;
-        let kept = Keepsakes::take(&plan.steps)?;
-        let mut pod_mounts = kept.pod_mounts.iter();
+        let kept = Keepsakes::take(&plan.steps, self.host.user.is_some())?;
+        let (mut pod_mounts, mut views) = (kept.pod_mounts.iter(), kept.views.iter().peekable());
         let mut actions = plan.steps.iter().filter_map(|step| step.action.as_ref());
         let Some(Action::EnterRoot(first)) = actions.next() else {
             return Err(InitFailure::refused("the plan does not begin with the root file system", ""));
@@ -81,7 +86,10 @@ impl Init<'_> {
                     };
                     mounts::attach(&root, mount, target)?;
                 }
-                Action::MountFs(step) => mounts::mount_fs(&root, step)?,
+                Action::MountFs(step) => match views.next_if(|(target, _)| *target == step.target) {
+                    Some((_, view)) => mounts::place_fs(&root, view, step)?,
+                    None => mounts::mount_fs(&root, step)?,
+                },
                 Action::MakeNode(step) => nodes::make_node(&root, step)?,
                 Action::Symlink(step) => nodes::symlink(&root, step)?,
                 Action::MakeDir(step) => nodes::make_dir(&root, step)?,

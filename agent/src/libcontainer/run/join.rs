@@ -12,6 +12,7 @@ use rustix::process::{setsid, umask};
 
 use super::failure::{InitFailure, Step};
 use super::launch::{Host, Launched, READY, Stdio, become_child, enter_v1_cgroups, execute_alone, report};
+use super::user_namespace::{become_root, stay_closed};
 use super::{process, terminal};
 use crate::libcontainer::plan::ProcessPlan;
 use crate::sys::clone::{Child, CloneConfig, Cloned, clone, in_borrower};
@@ -40,6 +41,9 @@ pub struct Join<'a> {
 /// Namespaces that cannot be entered, or what clone3(2) refuses.
 pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, InitFailure> {
     let (control, theirs) = unix_socket::pair().step("make the exec's control socket", "")?;
+    if let Some(user) = host.user {
+        user.give(&stdio, join.process)?;
+    }
     let mut stdio = Some(stdio);
     let mut result = Err(InitFailure::refused("the exec's helper died", ""));
     let mut job = || {
@@ -53,13 +57,21 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
             }
         });
     };
-    in_borrower(host.threads, &mut job).step("clone the exec's helper", "")?;
-    let Child { pid, pidfd } = result?;
+    let lent = in_borrower(host.threads, &mut job).step("clone the exec's helper", "");
+    if host.user.is_some() {
+        stay_closed()?;
+    }
+    let Child { pid, pidfd } = lent.and(result)?;
     Ok(Launched { pid, pidfd, control })
 }
 
 fn enter_and_clone(host: Host<'_>, join: &Join<'_>) -> Result<Cloned, InitFailure> {
-    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    if host.user.is_some() {
+        // Of all at once: only the host's root may look at every process of the container.
+        namespaces |= CloneFlags::CLONE_NEWUSER;
+        process::set_oom_score(join.process, host.procfs)?;
+    }
     setns(join.container, namespaces).step("enter the container's namespaces", "")?;
     let config = CloneConfig { flags: libc::CLONE_PARENT as u64, cgroup: join.cgroup };
     clone(host.threads, config).step("clone into the container", "")
@@ -72,6 +84,10 @@ fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> 
     if join.cgroup_namespace {
         // Not before the clone: from inside, a hierarchy mounted with nsdelegate refuses the way in from outside (ENOENT).
         setns(join.container, CloneFlags::CLONE_NEWCGROUP).step("enter the container's cgroup namespace", "")?;
+    }
+    match host.user {
+        Some(_) => become_root()?,
+        None => process::set_oom_score(join.process, host.procfs)?,
     }
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open the root file system", "/")?;

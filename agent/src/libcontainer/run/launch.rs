@@ -12,8 +12,9 @@ use prost::Message;
 
 use super::failure::{InitFailure, Step};
 use super::init::Init;
+use super::user_namespace::{PodUser, stay_closed};
 use crate::libcontainer::plan::InitPlan;
-use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close_all_but, exit_now};
+use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close_all_but, exit_now, in_borrower};
 use crate::sys::{fd_passing, unix_socket};
 
 pub(super) const READY: u8 = b'R';
@@ -33,6 +34,8 @@ pub struct Host<'a> {
     pub null: BorrowedFd<'a>,
     /// The monitor's own pidfd: the way back into its PID namespace.
     pub own_pidfd: BorrowedFd<'a>,
+    /// The user namespace of a pod that has one of its own.
+    pub user: Option<PodUser<'a>>,
 }
 
 /// Standard input and output of a process; `None` is /dev/null.
@@ -93,31 +96,62 @@ pub struct Launched {
 /// What the kernel refuses: out of processes, the cgroup is gone …
 pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launched, InitFailure> {
     let (control, theirs) = unix_socket::pair().step("make init's control socket", "")?;
-    let mut flags = libc::CLONE_NEWNS as u64;
-    if launch.new_pid_namespace {
-        flags |= libc::CLONE_NEWPID as u64;
+    if let Some(user) = host.user {
+        user.give(&stdio, &launch.plan.process)?;
     }
-    let config = CloneConfig { flags, cgroup: launch.cgroup };
-    if let Some(target) = launch.join_pid_namespace {
-        setns(target, CloneFlags::CLONE_NEWPID).step("join the PID namespace", "")?;
-    }
-    let cloned = clone(host.threads, config);
-    if matches!(cloned, Ok(Cloned::Child)) {
-        drop(control);
-        let Launch { plan, fds, v1_procs, .. } = *launch;
-        let mut kept: Vec<RawFd> = fds.iter().chain(v1_procs).map(AsRawFd::as_raw_fd).collect();
-        kept.push(host.null.as_raw_fd());
-        become_child(host, &theirs, kept, stdio, |stdio| {
-            Init { plan, fds, v1_procs, host, control: &theirs }.run(stdio)
-        });
-    }
+    let mut stdio = Some(stdio);
+    let mut start = |flags: i32| {
+        let pid = if launch.new_pid_namespace { libc::CLONE_NEWPID } else { 0 };
+        let flags = (flags | libc::CLONE_NEWNS | pid) as u64;
+        match clone(host.threads, CloneConfig { flags, cgroup: launch.cgroup }).step("clone init", "")? {
+            Cloned::Parent(child) => Ok(child),
+            Cloned::Child => become_init(host, launch, &theirs, stdio.take().unwrap_or_default()),
+        }
+    };
+    let Child { pid, pidfd } = match host.user {
+        None => in_pid_namespace(host, launch, || start(0))?,
+        Some(user) => {
+            let mut result = Err(InitFailure::refused("init's helper died", ""));
+            let mut job = || {
+                // The PID namespace first: its owner is not to be asked who may look at the pod's init.
+                result = join_pid_namespace(launch)
+                    .and_then(|()| user.enter(host, &launch.plan.process))
+                    .and_then(|()| start(libc::CLONE_PARENT));
+            };
+            let lent = in_borrower(host.threads, &mut job).step("clone init's helper", "");
+            stay_closed()?;
+            lent.and(result)?
+        }
+    };
+    Ok(Launched { pid, pidfd, control })
+}
+
+fn become_init(host: Host<'_>, launch: &Launch<'_>, control: &OwnedFd, stdio: Stdio) -> ! {
+    let Launch { plan, fds, v1_procs, .. } = *launch;
+    let mut kept: Vec<RawFd> = fds.iter().chain(v1_procs).map(AsRawFd::as_raw_fd).collect();
+    kept.push(host.null.as_raw_fd());
+    become_child(host, control, kept, stdio, |stdio| Init { plan, fds, v1_procs, host, control }.run(stdio))
+}
+
+/// Has `start` clone into the PID namespace that is to be joined, if one is.
+fn in_pid_namespace<T>(
+    host: Host<'_>,
+    launch: &Launch<'_>,
+    start: impl FnOnce() -> Result<T, InitFailure>,
+) -> Result<T, InitFailure> {
+    join_pid_namespace(launch)?;
+    let started = start();
     if launch.join_pid_namespace.is_some() {
         // Children would all end up there. It cannot fail: it is this process's own namespace.
         setns(host.own_pidfd, CloneFlags::CLONE_NEWPID).step("return to the monitor's PID namespace", "")?;
     }
-    match cloned.step("clone init", "")? {
-        Cloned::Parent(Child { pid, pidfd }) => Ok(Launched { pid, pidfd, control }),
-        Cloned::Child => exit_now(1),
+    started
+}
+
+fn join_pid_namespace(launch: &Launch<'_>) -> Result<(), InitFailure> {
+    match launch.join_pid_namespace {
+        Some(target) => setns(target, CloneFlags::CLONE_NEWPID).step("join the PID namespace", ""),
+        None => Ok(()),
     }
 }
 

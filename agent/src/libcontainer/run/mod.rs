@@ -32,10 +32,13 @@ pub(crate) mod root;
 mod sysctl;
 /// Terminals.
 mod terminal;
+/// Into the pod's user namespace.
+mod user_namespace;
 
 pub use failure::InitFailure;
 pub use join::{Join, join};
 pub use launch::{Host, Launch, Launched, Report, Stdio, launch, receive_report, release};
-pub use open::{OpenError, open};
+pub use open::{OpenError, open, open_folder, open_mapped_layers};
 pub use sysctl::write as write_sysctl;
 pub use terminal::resize as resize_terminal;
+pub use user_namespace::PodUser;

@@ -33,11 +33,15 @@ pub(super) fn attach(root: &OwnedFd, mount: &OwnedFd, target: &str) -> Result<()
 
 /// Makes a file system of the container's own namespaces and attaches it.
 pub(super) fn mount_fs(root: &OwnedFd, plan: &MountFs) -> Result<(), InitFailure> {
-    let MountFs { fstype, target, source, attributes, options, root_label } = plan;
-    let fs = new_fs(fstype, source, options, *attributes, target)?;
+    place_fs(root, &new_fs(plan)?, plan)
+}
+
+/// Attaches it.
+pub(super) fn place_fs(root: &OwnedFd, fs: &OwnedFd, plan: &MountFs) -> Result<(), InitFailure> {
+    let MountFs { fstype, target, root_label, .. } = plan;
     if !root_label.is_empty() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(&fs, ".", flags, Mode::empty()).step("open the root of mount", target)?;
+        let folder = openat(fs, ".", flags, Mode::empty()).step("open the root of mount", target)?;
         fsetxattr(&folder, "security.selinux", root_label.as_bytes(), XattrFlags::empty())
             .step("label the root of mount", target)?;
     }
@@ -48,7 +52,7 @@ pub(super) fn mount_fs(root: &OwnedFd, plan: &MountFs) -> Result<(), InitFailure
     if fstype != "proc" && type_of(&place, target)? == PROC {
         return Err(InitFailure::refused("nothing but proc may be mounted on", target));
     }
-    cover(&fs, &place).step("mount on", target)
+    cover(fs, &place).step("mount on", target)
 }
 
 /// CVE-2019-19921, CVE-2023-28642: where an image's own link takes /proc or /sys, a volume may be, and who shares it could
@@ -62,18 +66,13 @@ fn refuse_link(root: &OwnedFd, target: &str) -> Result<(), InitFailure> {
 }
 
 /// A detached mount of a new file system.
-fn new_fs(
-    fstype: &str,
-    source: &str,
-    options: &[String],
-    attributes: u64,
-    target: &str,
-) -> Result<OwnedFd, InitFailure> {
+pub(super) fn new_fs(plan: &MountFs) -> Result<OwnedFd, InitFailure> {
+    let MountFs { fstype, target, source, attributes, options, .. } = plan;
     let name = format!("mount {fstype}");
-    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).step(&name, target)?;
+    let context = fsopen(fstype.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).step(&name, target)?;
     let make = || {
         if !source.is_empty() {
-            fsconfig_set_string(&context, "source", source)?;
+            fsconfig_set_string(&context, "source", source.as_str())?;
         }
         for option in options {
             match option.split_once('=') {
@@ -82,7 +81,7 @@ fn new_fs(
             }
         }
         fsconfig_create(&context)?;
-        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).map_err(|_| Errno::INVAL)?);
+        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(*attributes).map_err(|_| Errno::INVAL)?);
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
     make().map_err(|errno: Errno| {
@@ -93,7 +92,7 @@ fn new_fs(
             let text = String::from_utf8_lossy(&line[..len]);
             name = format!("{name} ({})", text.trim_start_matches("e ").trim_end());
         }
-        InitFailure { step: name, path: target.to_owned(), errno: errno.raw_os_error() }
+        InitFailure { step: name, path: target.clone(), errno: errno.raw_os_error() }
     })
 }
 

@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
 use super::image_tree;
@@ -39,44 +39,75 @@ impl OpenError {
     }
 }
 
-/// Opens all sources, in their order.
+/// Opens all sources, in their order. `user_namespace` is the pod's, for those that are `idmapped`.
 ///
 /// # Errors
 /// The first that fails; nothing stays open then.
-pub fn open(sources: &[FdSource]) -> Result<Vec<OwnedFd>, OpenError> {
+pub fn open(sources: &[FdSource], user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>, OpenError> {
     sources
         .iter()
         .map(|source| match source {
-            FdSource::Overlay(overlay) => open_overlay(overlay),
-            FdSource::Image(image) => image_tree::open(image),
-            FdSource::Bind(bind) => open_bind(bind),
+            FdSource::Overlay(overlay) => open_overlay(overlay, user_namespace),
+            FdSource::Image(image) => image_tree::open(image, user_namespace),
+            FdSource::Bind(bind) => open_bind(bind, user_namespace),
         })
         .collect()
 }
 
-pub(super) fn open_overlay(overlay: &Overlay) -> Result<OwnedFd, OpenError> {
+pub(super) fn open_overlay(overlay: &Overlay, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, OpenError> {
     if let (None, [only]) = (&overlay.upper, overlay.lower.as_slice()) {
-        return open_single_layer(only);
+        return open_single_layer(only, overlay.idmapped, user_namespace);
     }
-    match mount_overlay(overlay, Layers::OneByOne) {
+    if overlay.idmapped {
+        return mount_overlay(overlay, &Layers::Mapped(open_mapped_layers(&overlay.lower, user_namespace)?));
+    }
+    match mount_overlay(overlay, &Layers::OneByOne) {
         // Linux before 6.8 does not know `lowerdir+`; if it was something else, that is told.
         Err(first) if first.source.raw_os_error() == Some(libc::EINVAL) => {
-            mount_overlay(overlay, Layers::Joined).map_err(|_| first)
+            mount_overlay(overlay, &Layers::Joined).map_err(|_| first)
         }
         other => other,
     }
 }
 
+/// A detached mount of each layer, with mapped owners.
+///
+/// # Errors
+/// A layer that is not there, or a file system that cannot map owners.
+pub fn open_mapped_layers(
+    layers: &[PathBuf],
+    user_namespace: Option<BorrowedFd<'_>>,
+) -> Result<Vec<OwnedFd>, OpenError> {
+    let open = |layer: &PathBuf| {
+        let clone = open_folder(layer)?;
+        map_ids(&clone, layer, user_namespace).map(|()| clone)
+    };
+    layers.iter().map(open).collect()
+}
+
+/// A detached mount of a folder.
+///
+/// # Errors
+/// It is not there.
+pub fn open_folder(path: &Path) -> Result<OwnedFd, OpenError> {
+    let clone = clone_tree(path, false).map_err(|errno| OpenError::new("open layer", path, errno))?;
+    // Of a shared mount it is a peer, and what is mounted on it would show on the host.
+    let private = SetAttr { propagation: mount::PRIVATE, ..SetAttr::default() };
+    mount::set_attr(&clone, private, false).map_err(|error| OpenError::new("make private", path, error))?;
+    Ok(clone)
+}
+
 /// How overlayfs is told its layers.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Layers {
+    /// `lowerdir+` for each, which is a detached mount (Linux 6.15).
+    Mapped(Vec<OwnedFd>),
     /// `lowerdir+` for each: any path, any number.
     OneByOne,
     /// One `lowerdir`, 255 bytes at most: short names for about a dozen layers.
     Joined,
 }
 
-fn mount_overlay(overlay: &Overlay, layers: Layers) -> Result<OwnedFd, OpenError> {
+fn mount_overlay(overlay: &Overlay, layers: &Layers) -> Result<OwnedFd, OpenError> {
     let top = overlay.lower.first().map_or(Path::new(""), PathBuf::as_path);
     let failed = |step, path| move |errno: rustix::io::Errno| OpenError::new(step, path, errno);
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open overlay for", top))?;
@@ -86,19 +117,27 @@ fn mount_overlay(overlay: &Overlay, layers: Layers) -> Result<OwnedFd, OpenError
     };
     fsconfig_set_string(&fs, "source", "overlay").map_err(failed("source", top))?;
     let mut kept_open = Vec::new();
-    if layers == Layers::OneByOne {
-        for layer in &overlay.lower {
-            set("lowerdir+", layer)?;
+    match layers {
+        Layers::Mapped(clones) => {
+            for (layer, clone) in overlay.lower.iter().zip(clones) {
+                fsconfig_set_fd(&fs, "lowerdir+", clone).map_err(failed("lowerdir+", layer)).map_err(with_log)?;
+            }
         }
-    } else {
-        let mut names = Vec::new();
-        for layer in &overlay.lower {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = openat(CWD, layer, flags, Mode::empty()).map_err(failed("open layer", layer))?;
-            names.push(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-            kept_open.push(fd);
+        Layers::OneByOne => {
+            for layer in &overlay.lower {
+                set("lowerdir+", layer)?;
+            }
         }
-        set("lowerdir", Path::new(&names.join(":")))?;
+        Layers::Joined => {
+            let mut names = Vec::new();
+            for layer in &overlay.lower {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let fd = openat(CWD, layer, flags, Mode::empty()).map_err(failed("open layer", layer))?;
+                names.push(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+                kept_open.push(fd);
+            }
+            set("lowerdir", Path::new(&names.join(":")))?;
+        }
     }
     if let Some(upper) = &overlay.upper {
         set("upperdir", &upper.upper)?;
@@ -116,8 +155,12 @@ fn mount_overlay(overlay: &Overlay, layers: Layers) -> Result<OwnedFd, OpenError
 }
 
 /// overlayfs wants two layers when there is no upper; one alone needs no overlay.
-fn open_single_layer(layer: &Path) -> Result<OwnedFd, OpenError> {
-    open_bind(&Bind {
+fn open_single_layer(
+    layer: &Path,
+    idmapped: bool,
+    user_namespace: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, OpenError> {
+    let bind = Bind {
         source: layer.to_owned(),
         recursive: false,
         attributes: Attributes { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), clear: 0 },
@@ -125,10 +168,12 @@ fn open_single_layer(layer: &Path) -> Result<OwnedFd, OpenError> {
         propagation: Propagation::Private,
         missing: Missing::Fail,
         relabel: None,
-    })
+        idmapped,
+    };
+    open_bind(&bind, user_namespace)
 }
 
-pub(super) fn open_bind(bind: &Bind) -> Result<OwnedFd, OpenError> {
+pub(super) fn open_bind(bind: &Bind, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, OpenError> {
     let path = bind.source.as_path();
     let failed = |step| move |error: io::Error| OpenError::new(step, path, error);
     let tree = match clone_tree(path, bind.recursive) {
@@ -167,7 +212,22 @@ pub(super) fn open_bind(bind: &Bind) -> Result<OwnedFd, OpenError> {
     if top != SetAttr::default() {
         mount::set_attr(&tree, top, false).map_err(failed("set attributes of"))?;
     }
+    if bind.idmapped {
+        map_ids(&tree, path, user_namespace)?;
+    }
     Ok(tree)
+}
+
+fn map_ids(mount: &OwnedFd, path: &Path, user_namespace: Option<BorrowedFd<'_>>) -> Result<(), OpenError> {
+    let step = "map the owners of";
+    let Some(user_namespace) = user_namespace else {
+        return Err(OpenError::new(step, path, io::Error::other("the pod has no user namespace")));
+    };
+    mount::set_idmap(mount, user_namespace).map_err(|source| {
+        let cannot = source.raw_os_error() == Some(libc::EINVAL);
+        let detail = if cannot { ": its file system cannot map owners for a pod in a user namespace" } else { "" };
+        OpenError { detail: detail.to_owned(), ..OpenError::new(step, path, source) }
+    })
 }
 
 fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {

@@ -57,11 +57,16 @@ fn is_null(fd: &OwnedFd) -> bool {
     })
 }
 
+/// How soon the kernel's OOM killer takes this process and its children. To lower it one has to be the host's root.
+pub(super) fn set_oom_score(process: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), InitFailure> {
+    match process.oom_score_adj {
+        Some(adjustment) => write(procfs, "self/oom_score_adj", &adjustment.to_string()),
+        None => Ok(()),
+    }
+}
+
 /// Everything that can be done before the release: labels, limits, working directory, user. `procfs` is the host's own.
 pub(super) fn prepare(process: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), InitFailure> {
-    if let Some(adjustment) = process.oom_score_adj {
-        write(procfs, "self/oom_score_adj", &adjustment.to_string())?;
-    }
     labels::ask_for(process, procfs)?;
     // Nothing is opened from here on: a small limit of files is the program's alone.
     for limit in &process.rlimits {

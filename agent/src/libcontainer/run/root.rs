@@ -9,6 +9,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, ope
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::failure::{InitFailure, Step};
+use super::mounts::new_fs;
 use crate::libcontainer::plan::{Action, MountSource, MoveMount, Step as PlanStep};
 use crate::sys::mount::{SetAttr, set_attr};
 
@@ -34,11 +35,14 @@ pub(super) struct Keepsakes {
     pub(super) void: Option<Cover>,
     /// The pod's own tmpfs mounts, one for each step that asks for one, in the steps' order.
     pub(super) pod_mounts: Vec<OwnedFd>,
+    /// In a user namespace: new procfs and sysfs mounts with their targets, in the steps' order. Who is no root of the host
+    /// may mount them only where others are seen whole (`mount_too_revealing`), and the template has such.
+    pub(super) views: Vec<(String, OwnedFd)>,
 }
 
 impl Keepsakes {
     /// Takes what the steps will ask for.
-    pub(super) fn take(steps: &[PlanStep]) -> Result<Self, InitFailure> {
+    pub(super) fn take(steps: &[PlanStep], in_user_namespace: bool) -> Result<Self, InitFailure> {
         let mut kept = Self::default();
         for action in steps.iter().filter_map(|step| step.action.as_ref()) {
             match action {
@@ -51,6 +55,9 @@ impl Keepsakes {
                         return Err(InitFailure::refused("the pod has no mount", name));
                     }
                     kept.pod_mounts.push(clone_of(&format!("/{name}"))?);
+                }
+                Action::MountFs(plan) if in_user_namespace && matches!(plan.fstype.as_str(), "proc" | "sysfs") => {
+                    kept.views.push((plan.target.clone(), new_fs(plan)?));
                 }
                 _ => {}
             }

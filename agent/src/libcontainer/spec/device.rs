@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use cri_api::v1::Device as Requested;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::{HostDevice, SpecError, SpecInput};
+use super::{HostDevice, SpecError, SpecInput, namespace};
 
 /// A device with what may be done with it.
 #[derive(Debug, Clone)]
 pub(super) struct Granted {
     pub(super) device: LinuxDevice,
+    /// Where it is on the host.
+    pub(super) source: PathBuf,
     access: String,
 }
 
@@ -28,10 +30,11 @@ const ALWAYS: [(i64, Option<i64>); 9] = [
     (5, Some(2)),
 ];
 
-/// All the host's for a privileged container, then the requested ones; the last one at a path wins.
+/// All the host's for a privileged container, then the requested ones; the last one at a path wins. In a user namespace
+/// nobody could open the host's, whose owners are unknown there: a privileged container has the requested ones only.
 pub(super) fn requested(input: &SpecInput<'_>) -> Result<Vec<Granted>, SpecError> {
     let mut list: Vec<Granted> = Vec::new();
-    if input.privileged() {
+    if input.privileged() && namespace::user_namespace(input.sandbox)?.is_none() {
         list.extend(input.devices.all.iter().map(|device| granted(device, device.path.clone(), "rwm")));
     }
     for (index, request) in input.container.devices.iter().enumerate() {
@@ -84,7 +87,7 @@ fn granted(host: &HostDevice, path: PathBuf, access: &str) -> Granted {
         .set_file_mode(Some(host.mode & 0o7777))
         .set_uid(Some(host.uid))
         .set_gid(Some(host.gid));
-    Granted { device, access: access.to_owned() }
+    Granted { device, source: host.path.clone(), access: access.to_owned() }
 }
 
 fn rule(allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str) -> LinuxDeviceCgroup {

@@ -17,6 +17,10 @@ pub struct HostFacts {
     pub hugetlb: bool,
     /// mount_setattr(2) can make a whole tree of mounts read-only (Linux 5.12).
     pub recursive_readonly: bool,
+    /// Pods can have user namespaces: layers and tmpfs can be mounted with mapped owners (Linux 6.3), and there may be some.
+    pub user_namespaces: bool,
+    /// overlayfs takes detached mounts as layers (Linux 6.15).
+    pub detached_layers: bool,
     /// AppArmor is active.
     pub apparmor: bool,
     /// Name of the loaded AppArmor profile for containers that ask for none; `None` where it could not be loaded.

@@ -39,7 +39,7 @@ use oci_spec::runtime::{Linux, Mount, Process, Root, Spec, User};
 pub use error::SpecError;
 pub use host::{CgroupMounts, Hierarchy, HostDevice, HostDevices, HostFacts};
 pub use mount::{CREATE_SOURCE, IMAGE_VOLUME, POD_SHM, RELABEL};
-pub use namespace::{PidMode, network_is_host, pid_mode, user_namespace};
+pub use namespace::{PidMode, asks_for_ids, network_is_host, pid_mode, user_namespace};
 pub use process::{RAW_ENV_ANNOTATION, raw_environment};
 pub use user::{ResolvedUser, UserError};
 
@@ -151,18 +151,23 @@ fn build_linux(input: &SpecInput<'_>) -> Result<Linux, SpecError> {
     let mut limits = resources::to_oci(requested, input.host)?;
     limits.set_devices(Some(device::rules(privileged, &devices)));
     let (masked, readonly) = mount::hidden_paths(input);
+    let user_namespace = namespace::user_namespace_of(input)?;
+    // Who is in a user namespace cannot make nodes: devices are mounts there.
+    let nodes = if user_namespace.is_some() { Vec::new() } else { devices };
 
     let mut linux = Linux::default();
     linux
         .set_resources(Some(limits))
         .set_cgroups_path(Some(input.cgroups_path.into()))
         .set_namespaces(Some(namespace::namespaces(input)?))
-        .set_devices(Some(devices.into_iter().map(|granted| granted.device).collect()))
+        .set_devices(Some(nodes.into_iter().map(|granted| granted.device).collect()))
         .set_seccomp(security::seccomp(input)?)
         .set_rootfs_propagation(mount::root_propagation(input.container))
         .set_masked_paths(Some(masked))
         .set_readonly_paths(Some(readonly))
-        .set_mount_label(selinux::file_label(input.context(), input.host, input.selinux_level)?);
+        .set_mount_label(selinux::file_label(input.context(), input.host, input.selinux_level)?)
+        .set_uid_mappings(user_namespace.map(|(uids, _)| namespace::oci_mapping(&uids)))
+        .set_gid_mappings(user_namespace.map(|(_, gids)| namespace::oci_mapping(&gids)));
     Ok(linux)
 }
 

@@ -1,9 +1,9 @@
 //! The mounts of a container: defaults, the pod's files, and what the request asks for.
 
-use cri_api::v1::{ContainerConfig, Mount as Requested, MountPropagation};
+use cri_api::v1::{ContainerConfig, IdMapping, Mount as Requested, MountPropagation};
 use oci_spec::runtime::Mount;
 
-use super::{SpecError, SpecInput, entry, namespace};
+use super::{SpecError, SpecInput, device, entry, namespace};
 
 /// A bind source in the `Spec` that means the pod's own /dev/shm, which lives in the monitor.
 pub const POD_SHM: &str = "pod:shm";
@@ -47,6 +47,7 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 /// Defaults first, then the pod's files and the request's mounts, parents before children.
 pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
+    let user_namespace = namespace::user_namespace(input.sandbox)?;
     let mut wanted = Vec::new();
     let mut image_volumes = 0;
     for mount in &input.container.mounts {
@@ -63,13 +64,20 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
     for (target, source) in pod_files(input) {
         if !wanted.iter().any(|(path, _)| path == target) {
             let access = if input.context().is_some_and(|context| context.readonly_rootfs) { "ro" } else { "rw" };
-            wanted.push((target.to_owned(), entry(target, "bind", source, &["rbind", "rprivate", access])));
+            let mut file = entry(target, "bind", source, &["rbind", "rprivate", access]);
+            map_owners(&mut file, user_namespace.as_ref());
+            wanted.push((target.to_owned(), file));
         }
+    }
+    let own_dev = wanted.iter().any(|(path, _)| path == "/dev");
+    let devices = if user_namespace.is_some() && !own_dev { device::requested(input)? } else { Vec::new() };
+    for granted in devices {
+        let target = granted.device.path().to_string_lossy().into_owned();
+        let node = entry(&target, "bind", granted.source, &["bind", "rprivate", "nosuid", "noexec"]);
+        wanted.push((target, node));
     }
     // Stable: mounts of one depth stay in the order of the request, so that a later one covers an earlier one.
     wanted.sort_by_key(|(path, _)| path.matches('/').count());
-
-    let own_dev = wanted.iter().any(|(path, _)| path == "/dev");
     let replaced =
         |target: &str| wanted.iter().any(|(path, _)| path == target) || (own_dev && target.starts_with("/dev/"));
     let mut list: Vec<Mount> = defaults(input);
@@ -165,7 +173,23 @@ fn requested(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<M
         options.push(RELABEL);
     }
     options.extend(own_options(mount)?);
-    Ok(entry(target, "bind", &mount.host_path, &options))
+    let mut volume = entry(target, "bind", &mount.host_path, &options);
+    if is_mapped(mount) {
+        map_owners(&mut volume, namespace::user_namespace(input.sandbox)?.as_ref());
+    }
+    Ok(volume)
+}
+
+fn is_mapped(mount: &Requested) -> bool {
+    !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()
+}
+
+/// Files have the owners in the pod that they have on the disk.
+fn map_owners(mount: &mut Mount, user_namespace: Option<&(IdMapping, IdMapping)>) {
+    if let Some((uids, gids)) = user_namespace {
+        mount.set_uid_mappings(Some(namespace::oci_mapping(uids)));
+        mount.set_gid_mappings(Some(namespace::oci_mapping(gids)));
+    }
 }
 
 fn own_options(mount: &Requested) -> Result<impl Iterator<Item = &str>, SpecError> {
@@ -178,8 +202,12 @@ fn own_options(mount: &Requested) -> Result<impl Iterator<Item = &str>, SpecErro
 }
 
 fn check(mount: &Requested, target: &str, input: &SpecInput<'_>) -> Result<(), SpecError> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(refuse(mount, "id mappings need a pod in a user namespace"));
+    if is_mapped(mount) {
+        match namespace::user_namespace(input.sandbox)? {
+            None => return Err(refuse(mount, "id mappings need a pod in a user namespace")),
+            Some((uids, gids)) if mount.uid_mappings == [uids] && mount.gid_mappings == [gids] => {}
+            Some(_) => return Err(refuse(mount, "id mappings other than the pod's own are not supported")),
+        }
     }
     if mount.image.is_none() && (!mount.host_path.starts_with('/') || mount.host_path.contains('\0')) {
         return Err(refuse(mount, "host_path is not absolute"));

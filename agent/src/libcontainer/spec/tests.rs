@@ -1,8 +1,9 @@
 //! Requests and the specs they become.
 
 use cri_api::v1::{
-    Device, HugepageLimit, Int64Value, KeyValue, LinuxContainerConfig, LinuxContainerResources, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, Mount as CriMount, MountPropagation, NamespaceMode, NamespaceOption,
+    Device, HugepageLimit, IdMapping, Int64Value, KeyValue, LinuxContainerConfig, LinuxContainerResources,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount as CriMount, MountPropagation, NamespaceMode,
+    NamespaceOption, UserNamespace,
 };
 use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
 
@@ -17,6 +18,8 @@ pub(crate) fn host() -> HostFacts {
         swap_limit: true,
         hugetlb: true,
         recursive_readonly: true,
+        user_namespaces: true,
+        detached_layers: true,
         apparmor: false,
         apparmor_default: None,
         selinux: false,
@@ -77,6 +80,14 @@ impl Fixture {
             security_context: Some(LinuxSandboxSecurityContext { privileged: true, ..Default::default() }),
             ..Default::default()
         });
+        self
+    }
+
+    /// As `privileged`, in the pod that there is.
+    fn privileged_in_place(mut self) -> Self {
+        self.context().privileged = true;
+        let context = self.sandbox.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+        context.unwrap().privileged = true;
         self
     }
 
@@ -344,31 +355,126 @@ fn host_namespaces() {
     assert_eq!(mode, PidMode::Target("abc".to_owned()));
 }
 
+fn mapped_pod(user: UserNamespace, change: impl FnOnce(&mut NamespaceOption)) -> PodSandboxConfig {
+    let mut options = NamespaceOption { userns_options: Some(user), ..Default::default() };
+    change(&mut options);
+    let security_context = LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
+    let linux = LinuxPodSandboxConfig { security_context: Some(security_context), ..Default::default() };
+    PodSandboxConfig { linux: Some(linux), ..Default::default() }
+}
+
+fn ids(mode: NamespaceMode, list: &[IdMapping]) -> UserNamespace {
+    UserNamespace { mode: mode as i32, uids: list.to_vec(), gids: list.to_vec() }
+}
+
+const MAPPING: IdMapping = IdMapping { host_id: 65536, container_id: 0, length: 65536 };
+
+impl Fixture {
+    /// In a pod with a user namespace of its own.
+    pub(crate) fn mapped(mut self) -> Self {
+        self.sandbox = mapped_pod(ids(NamespaceMode::Pod, &[MAPPING]), |_| {});
+        self
+    }
+}
+
 #[test]
 fn user_namespaces_have_one_mapping_from_zero() {
-    use cri_api::v1::{IdMapping, UserNamespace};
-    let check = |mode: NamespaceMode, ids: Vec<IdMapping>| {
-        let userns = UserNamespace { mode: mode as i32, uids: ids.clone(), gids: ids };
-        let options = NamespaceOption { userns_options: Some(userns), ..Default::default() };
-        user_namespace(&PodSandboxConfig {
-            linux: Some(LinuxPodSandboxConfig {
-                security_context: Some(LinuxSandboxSecurityContext {
-                    namespace_options: Some(options),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        })
+    let check = |mode, list: &[IdMapping]| user_namespace(&mapped_pod(ids(mode, list), |_| {}));
+    let map = |container_id, length| IdMapping { container_id, length, ..MAPPING };
+    assert!(check(NamespaceMode::Pod, &[map(0, 65536)]).unwrap().is_some());
+    assert!(check(NamespaceMode::Node, &[]).unwrap().is_none());
+    assert!(check(NamespaceMode::Node, &[map(0, 1)]).is_err());
+    assert!(check(NamespaceMode::Pod, &[]).is_err());
+    assert!(check(NamespaceMode::Pod, &[map(0, 1), map(1, 1)]).is_err());
+    assert!(check(NamespaceMode::Pod, &[map(1, 65536)]).is_err());
+    assert!(check(NamespaceMode::Pod, &[map(0, 0)]).is_err());
+    assert!(check(NamespaceMode::Pod, &[map(0, u32::MAX - 65536)]).is_ok(), "up to the last id");
+    assert!(check(NamespaceMode::Pod, &[map(0, u32::MAX - 65535)]).is_err(), "and no further");
+    assert!(check(NamespaceMode::Container, &[map(0, 65536)]).is_err());
+    assert!(check(NamespaceMode::Target, &[map(0, 65536)]).is_err());
+    assert!(asks_for_ids(&mapped_pod(ids(NamespaceMode::Pod, &[]), |_| {})));
+    assert!(!asks_for_ids(&mapped_pod(ids(NamespaceMode::Node, &[]), |_| {})));
+    assert!(!asks_for_ids(&PodSandboxConfig::default()));
+}
+
+#[test]
+fn a_user_namespace_has_nothing_of_the_hosts() {
+    const NODE: i32 = NamespaceMode::Node as i32;
+    for change in [
+        (|options| options.network = NODE) as fn(&mut NamespaceOption),
+        |options| options.pid = NODE,
+        |options| options.ipc = NODE,
+    ] {
+        let error = user_namespace(&mapped_pod(ids(NamespaceMode::Pod, &[MAPPING]), change)).unwrap_err();
+        assert!(error.to_string().contains("namespace is the host's"), "{error}");
+    }
+    let mut fixture = Fixture::new().mapped();
+    fixture.context().namespace_options = Some(NamespaceOption { pid: NODE, ..Default::default() });
+    assert!(fixture.error().contains("NODE"));
+}
+
+#[test]
+fn a_container_fits_into_its_pods_user_namespace() {
+    let mut fixture = Fixture::new().mapped();
+    let own = |mode, list: &[IdMapping]| {
+        Some(NamespaceOption { userns_options: Some(ids(mode, list)), ..Default::default() })
     };
-    let map = |container_id, length| IdMapping { host_id: 65536, container_id, length };
-    assert!(check(NamespaceMode::Pod, vec![map(0, 65536)]).unwrap().is_some());
-    assert!(check(NamespaceMode::Node, vec![]).unwrap().is_none());
-    assert!(check(NamespaceMode::Pod, vec![]).is_err());
-    assert!(check(NamespaceMode::Pod, vec![map(0, 1), map(1, 1)]).is_err());
-    assert!(check(NamespaceMode::Pod, vec![map(1, 65536)]).is_err());
-    assert!(check(NamespaceMode::Container, vec![map(0, 65536)]).is_err());
-    assert!(check(NamespaceMode::Target, vec![map(0, 65536)]).is_err());
+    for (options, fits) in [
+        (None, true),
+        (own(NamespaceMode::Pod, &[MAPPING]), true),
+        (own(NamespaceMode::Pod, &[]), true),
+        (own(NamespaceMode::Pod, &[IdMapping { host_id: 1, ..MAPPING }]), false),
+        (own(NamespaceMode::Node, &[]), false),
+    ] {
+        fixture.context().namespace_options = options.clone();
+        assert_eq!(fixture.build().is_ok(), fits, "{options:?}");
+    }
+    fixture.context().namespace_options = None;
+    fixture.user.uid = 65535;
+    fixture.build().unwrap();
+    fixture.user.uid = 65536;
+    assert!(fixture.error().contains("65536"));
+    fixture.user.uid = 0;
+    fixture.user.groups = vec![0, 70000];
+    assert!(fixture.error().contains("70000"));
+}
+
+#[test]
+fn a_spec_in_a_user_namespace_maps_owners_and_mounts_devices() {
+    let mut fixture = Fixture::new().mapped().privileged_in_place();
+    let volume = |target: &str, mappings: Vec<IdMapping>| CriMount {
+        uid_mappings: mappings.clone(),
+        gid_mappings: mappings,
+        ..bind(target)
+    };
+    fixture.container.mounts = vec![volume("/mapped", vec![MAPPING]), volume("/plain", vec![])];
+    let host =
+        |path: &str| HostDevice { path: path.into(), block: false, major: 10, minor: 1, mode: 0o660, uid: 0, gid: 0 };
+    fixture.container.devices = vec![Device {
+        host_path: "/dev/fuse".to_owned(),
+        container_path: "/dev/other".to_owned(),
+        permissions: "rw".to_owned(),
+    }];
+    fixture.devices = HostDevices { requested: vec![vec![host("/dev/fuse")]], all: vec![host("/dev/mem")] };
+    let spec = fixture.build().unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    let mapping = linux.uid_mappings().as_ref().unwrap();
+    assert_eq!((mapping.len(), mapping[0].host_id(), mapping[0].size()), (1, 65536, 65536));
+    assert_eq!(linux.devices().as_deref(), Some(&[][..]), "no nodes, neither the requested one nor the host's");
+    let kinds: Vec<String> = linux.namespaces().as_deref().unwrap().iter().map(|n| n.typ().to_string()).collect();
+    assert_eq!(kinds, ["mnt", "pid", "net", "uts", "ipc", "user", "cgroup"]);
+    let mounts = spec.mounts().as_deref().unwrap();
+    let mount = |target: &str| mounts.iter().find(|mount| mount.destination().to_str() == Some(target));
+    assert_eq!(mount("/dev/other").unwrap().source().as_deref(), Some(std::path::Path::new("/dev/fuse")));
+    assert!(mount("/dev/mem").is_none());
+    let mapped = |target: &str| mount(target).unwrap().uid_mappings().as_ref().is_some_and(|list| list.len() == 1);
+    assert!(mapped("/mapped") && mapped("/etc/hosts") && !mapped("/plain") && !mapped("/dev/other"));
+
+    fixture.container.mounts = vec![volume("/v", vec![IdMapping { host_id: 1, ..MAPPING }])];
+    assert!(fixture.error().contains("other than the pod's own"));
+    fixture.sandbox = PodSandboxConfig::default();
+    fixture.context().privileged = false;
+    assert!(fixture.error().contains("need a pod in a user namespace"));
 }
 
 #[test]

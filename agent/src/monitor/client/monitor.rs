@@ -25,6 +25,7 @@ pub struct Monitor {
     connection: Arc<Connection>,
     pid: i32,
     streams: bool,
+    user_namespace: Option<Arc<OwnedFd>>,
 }
 
 impl Monitor {
@@ -56,14 +57,15 @@ impl Monitor {
         })
         .map_err(FrameError::Io)?;
         let hello = Call::Hello(Hello { version: VERSION, cgroup_procs_fds: Vec::new() });
-        let (Body::Hello(HelloAnswer { pid, network_fds, streams, .. }), fds) =
+        let (Body::Hello(HelloAnswer { pid, network_fds, streams, user_namespace_fd, .. }), fds) =
             connection.call(hello, Vec::new()).await?
         else {
             return Err(MonitorError::Unexpected);
         };
         let mut fds = fds.into_iter();
         let (netns, netlink) = if network_fds { (fds.next(), fds.next()) } else { (None, None) };
-        let monitor = Self { connection: Arc::new(connection), pid, streams };
+        let user_namespace = if user_namespace_fd { fds.next().map(Arc::new) } else { None };
+        let monitor = Self { connection: Arc::new(connection), pid, streams, user_namespace };
         Ok((monitor, PodNamespaces { pid, netns, netlink }, events))
     }
 
@@ -75,6 +77,11 @@ impl Monitor {
     /// Whether it knows `attach` and `open_socket`: a pod that a first release of Berth started has a monitor that does not.
     pub fn has_streams(&self) -> bool {
         self.streams
+    }
+
+    /// The user namespace of a pod that has one of its own.
+    pub fn user_namespace(&self) -> Option<&Arc<OwnedFd>> {
+        self.user_namespace.as_ref()
     }
 
     /// Clones the container's init and has it set everything up; it then waits for `start`. Gives its process id.

@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connection::Connection;
 use super::{Monitor, MonitorError, MonitorEvent, PodMonitor, PodNamespaces};
-use crate::monitor::protocol::frame::FrameError;
-use crate::monitor::protocol::{Body, Call, ForkMonitor, ForkPlaceholder, Hello, SysctlSetting, VERSION};
+use crate::monitor::protocol::frame::{self, FrameError, PACKET_LIMIT};
+use crate::monitor::protocol::{
+    Answer, Body, Call, ForkMonitor, ForkPlaceholder, Hello, MountOverlay, SysctlSetting, VERSION,
+};
 use crate::sys::{async_fd, memfd, unix_socket};
 
 /// How the spawner is started.
@@ -106,6 +109,32 @@ impl Spawner {
         }
     }
 
+    /// Mounts an overlay of detached mounts: `layers`, the topmost first, and that of a folder with `upper` and `work`. For
+    /// kernels before 6.15, where the agent cannot do that itself.
+    ///
+    /// # Errors
+    /// `Lost` when the spawner died; `Init` tells the step that failed.
+    pub async fn mount_overlay(
+        &self,
+        layers: Vec<OwnedFd>,
+        writable: OwnedFd,
+        volatile: bool,
+    ) -> Result<OwnedFd, MonitorError> {
+        let (ours, theirs) = unix_socket::pair().map_err(FrameError::Io)?;
+        let request = Call::MountOverlay(MountOverlay { volatile });
+        let fds = std::iter::once(theirs).chain(layers).chain([writable]).collect();
+        let (Body::Forked(_), _) = self.living().await?.connection.call(request, fds).await? else {
+            return Err(MonitorError::Unexpected);
+        };
+        // A disk that hangs may hold it for ever, and that is a thread of its own.
+        let answered = tokio::task::spawn_blocking(move || await_answer(&ours)).await;
+        match answered.map_err(|_| MonitorError::Lost)?? {
+            (Some(Body::Mounted(_)), mut fds) if !fds.is_empty() => Ok(fds.swap_remove(0)),
+            (Some(Body::Failure(failure)), _) => Err(failure.into()),
+            _ => Err(MonitorError::Unexpected),
+        }
+    }
+
     /// Forks a pod's monitor, which makes the pod's namespaces.
     ///
     /// # Errors
@@ -132,6 +161,7 @@ impl Spawner {
             shm_label: pod.shm_label.unwrap_or_default(),
             listener_fd: 0,
             connection_fd: 1,
+            user_namespace: pod.user_namespace,
         };
         let living = self.living().await?;
         let fork = living.connection.call(Call::ForkMonitor(request), vec![listener, theirs]);
@@ -170,6 +200,22 @@ impl Living {
         match connection.call(Call::Hello(hello), cgroup_procs).await? {
             (Body::Hello(_), _) => Ok(Self { connection, pid }),
             _ => Err(MonitorError::Unexpected),
+        }
+    }
+}
+
+/// The one answer of a process that only gives one.
+fn await_answer(socket: &OwnedFd) -> Result<(Option<Body>, Vec<OwnedFd>), MonitorError> {
+    let mut buffer = vec![0; PACKET_LIMIT];
+    loop {
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(FrameError::Io(errno.into()).into()),
+        }
+        match frame::receive::<Answer>(socket, &mut buffer) {
+            Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(FrameError::Closed) => return Err(MonitorError::Lost),
+            received => return Ok(received.map(|(answer, fds)| (answer.body, fds))?),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use crate::libcontainer::cgroup::CgroupFds;
-use crate::libcontainer::plan::{InitPlan, ProcessPlan};
+use crate::libcontainer::plan::{InitPlan, ProcessPlan, UserNamespace};
 use crate::model::{ContainerId, PodId};
 pub use crate::monitor::protocol::{ContainerState, ExitRecord, MonitorState, Phase, SessionEnd};
 
@@ -31,6 +31,8 @@ pub struct PodMonitor {
     pub shm_bytes: Option<u64>,
     /// Its SELinux label, where SELinux is on.
     pub shm_label: Option<String>,
+    /// A user namespace of the pod's own, for a pod that shares nothing with the host.
+    pub user_namespace: Option<UserNamespace>,
 }
 
 /// A pod's namespaces as the agent holds them.

@@ -3,7 +3,7 @@
 
 use prost::{Enumeration, Message, Oneof};
 
-use crate::libcontainer::plan::{InitPlan, ProcessPlan};
+use crate::libcontainer::plan::{InitPlan, ProcessPlan, UserNamespace};
 
 /// The protocol's version. Raised when a meaning changes, not when a field is added.
 pub const VERSION: u32 = 1;
@@ -15,7 +15,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is asked.
-    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20")]
     pub call: Option<Call>,
 }
 
@@ -70,6 +70,9 @@ pub enum Call {
     /// Make a TCP socket in the pod's network namespace.
     #[prost(message, tag = "17")]
     OpenSocket(OpenSocket),
+    /// Spawner: fork a process that mounts an overlay.
+    #[prost(message, tag = "20")]
+    MountOverlay(MountOverlay),
 }
 
 /// No arguments.
@@ -123,6 +126,10 @@ pub struct ForkMonitor {
     /// The SELinux label of the pod's /dev/shm; empty: none.
     #[prost(string, tag = "11")]
     pub shm_label: String,
+    /// A user namespace of the pod's own, which owns all the others; it goes with `private_net`, `private_ipc` and
+    /// `private_uts`.
+    #[prost(message, optional, tag = "12")]
+    pub user_namespace: Option<UserNamespace>,
 }
 
 /// See `Call::ForkPlaceholder`. It ends when the agent closes its end of the pipe, at the latest by its death.
@@ -132,6 +139,19 @@ pub struct ForkPlaceholder {
     #[prost(uint32, tag = "1")]
     pub pipe_fd: u32,
 }
+
+/// See `Call::MountOverlay`. Fds: the socket on which `Mounted` or a failure comes (with request id 1), the detached mounts of
+/// the layers, the topmost first, and that of the folder with `upper` and `work`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct MountOverlay {
+    /// No sync at umount.
+    #[prost(bool, tag = "1")]
+    pub volatile: bool,
+}
+
+/// The answer to `MountOverlay`. Fd 0: the detached mount.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Mounted {}
 
 /// A key with dots or slashes (`net.ipv4.ip_forward`) and its value.
 #[derive(Clone, PartialEq, Message)]
@@ -317,7 +337,7 @@ pub struct Answer {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is told.
-    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 20")]
     pub body: Option<Body>,
 }
 
@@ -330,7 +350,7 @@ pub enum Body {
     /// To `Hello`.
     #[prost(message, tag = "3")]
     Hello(HelloAnswer),
-    /// To `ForkMonitor` and `ForkPlaceholder`. Fd 0: the new process's pidfd.
+    /// To `ForkMonitor`, `ForkPlaceholder` and `MountOverlay`. Fd 0: the new process's pidfd.
     #[prost(message, tag = "4")]
     Forked(Forked),
     /// To `Create`.
@@ -363,6 +383,9 @@ pub enum Body {
     /// To `OpenSocket`. Fd 0: the socket, nonblocking.
     #[prost(message, tag = "14")]
     Socket(Nothing),
+    /// To `MountOverlay`, from the process that was forked.
+    #[prost(message, tag = "20")]
+    Mounted(Mounted),
 }
 
 /// See `Body::Failure`.
@@ -399,7 +422,7 @@ pub enum FailureKind {
 }
 
 /// See `Body::Hello`. A monitor adds fds: its network namespace, then a NETLINK_ROUTE socket in it, when it has one
-/// of its own.
+/// of its own; then the pod's user namespace, when it has one.
 #[derive(Clone, PartialEq, Message)]
 pub struct HelloAnswer {
     /// The peer's `VERSION`.
@@ -417,6 +440,9 @@ pub struct HelloAnswer {
     /// It knows `Attach` and `OpenSocket`, which those of the first release do not.
     #[prost(bool, tag = "5")]
     pub streams: bool,
+    /// The user namespace's fd is there.
+    #[prost(bool, tag = "6")]
+    pub user_namespace_fd: bool,
 }
 
 /// See `Body::Forked`.

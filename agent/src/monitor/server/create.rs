@@ -44,8 +44,11 @@ impl Monitor {
             }
             None => LogFile::default(),
         };
-        let (stdio, theirs) = make_stdio(&plan).map_err(internal)?;
         let namespaces = &plan.namespaces;
+        if namespaces.user != self.kept.user.is_some() {
+            return Err(invalid("a pod's containers are all in its user namespace, or none is"));
+        }
+        let (stdio, theirs) = make_stdio(&plan).map_err(internal)?;
         let launched = {
             let launch_plan = Launch {
                 plan: &plan,

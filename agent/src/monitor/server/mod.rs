@@ -25,6 +25,8 @@ mod exit;
 mod log;
 /// The event loop.
 mod monitor;
+/// A process that mounts one overlay.
+mod overlay;
 /// A process that only waits.
 mod placeholder;
 /// From a fork of the spawner to a pod's monitor: namespaces and what lives in them.
@@ -39,5 +41,7 @@ mod spawner;
 mod stop;
 /// The mount namespace that holds nothing of the host.
 mod template;
+/// The namespaces of a pod in a user namespace.
+mod user_namespace;
 
 pub use spawner::main;

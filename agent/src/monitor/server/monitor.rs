@@ -18,6 +18,7 @@ use super::log::Buffers;
 use super::pod::Network;
 use super::requests::not_found;
 use super::template;
+use super::user_namespace::UserNamespace;
 use crate::libcontainer::run::Host;
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::monitor::protocol::frame::{self, FrameError};
@@ -34,6 +35,7 @@ pub(super) struct Kept {
     pub(super) pod: String,
     pub(super) network: Option<Network>,
     pub(super) pod_init: Option<Child>,
+    pub(super) user: Option<UserNamespace>,
 }
 
 impl Kept {
@@ -44,6 +46,7 @@ impl Kept {
             procfs: self.host.procfs.as_fd(),
             null: self.host.null.as_fd(),
             own_pidfd: self.own_pidfd.as_fd(),
+            user: self.user.as_ref().map(UserNamespace::lend),
         }
     }
 }

@@ -12,6 +12,7 @@ use rustix::process::{
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::monitor::{Kept, Monitor};
+use super::user_namespace::{self, UserNamespace};
 use super::{spawner, template};
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::libcontainer::run::write_sysctl;
@@ -21,7 +22,7 @@ use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close
 use crate::sys::signal;
 
 /// Who the pod's pid 1 is, as everywhere: nobody who owns anything.
-const POD_INIT_ID: u32 = 65535;
+pub(super) const POD_INIT_ID: u32 = 65535;
 /// The netlink protocol 0.
 const NETLINK_ROUTE: Option<Protocol> = None;
 const CGROUP_V1_MAGIC: i64 = 0x0027_e0eb;
@@ -67,14 +68,14 @@ fn run(start: Start) -> Result<(), InitFailure> {
     };
     let (listener, connection) = (take(pod.listener_fd)?, take(pod.connection_fd)?);
     let made = make_namespaces(threads, &host, &pod);
-    let (own_pidfd, network, pod_init) = match made {
+    let Made { own_pidfd, network, pod_init, user } = match made {
         Ok(made) => made,
         Err(failure) => {
             refuse(&connection, &failure);
             return Err(failure);
         }
     };
-    let kept = Kept { threads, host, own_pidfd, pod: pod.pod, network, pod_init };
+    let kept = Kept { threads, host, own_pidfd, pod: pod.pod, network, pod_init, user };
     let warm = cgroup_procs.into_iter().find(|procs| fstatfs(procs).is_ok_and(|fs| fs.f_type == CGROUP_V1_MAGIC));
     let mut monitor = Monitor::new(kept, listener, connection)?;
     monitor.greet();
@@ -86,30 +87,61 @@ fn run(start: Start) -> Result<(), InitFailure> {
     monitor.run()
 }
 
-type Made = (OwnedFd, Option<Network>, Option<Child>);
+/// What a monitor has made for its pod.
+struct Made {
+    own_pidfd: OwnedFd,
+    network: Option<Network>,
+    pod_init: Option<Child>,
+    user: Option<UserNamespace>,
+}
 
 fn make_namespaces(threads: SingleThreaded, host: &template::Host, pod: &ForkMonitor) -> Result<Made, InitFailure> {
     setsid().step("start a session", "")?;
     // Orphans of the pod are this process's to reap.
     set_child_subreaper(Some(getpid())).step("become the pod's reaper", "")?;
     let own_pidfd = pidfd_open(getpid(), PidfdFlags::empty()).step("open this process", "")?;
-    let mut flags = CloneFlags::CLONE_NEWNS;
-    flags.set(CloneFlags::CLONE_NEWNET, pod.private_net);
-    flags.set(CloneFlags::CLONE_NEWIPC, pod.private_ipc);
-    flags.set(CloneFlags::CLONE_NEWUTS, pod.private_uts);
-    unshare(flags).step("make the pod's namespaces", "")?;
+    let (user, pod_init) = match pod.user_namespace {
+        None => {
+            unshare(namespaces_of(pod) | CloneFlags::CLONE_NEWNS).step("make the pod's namespaces", "")?;
+            (None, None)
+        }
+        Some(ids) => {
+            // This one stays the host's: the monitor mounts in it what only the host's root may.
+            unshare(CloneFlags::CLONE_NEWNS).step("make the monitor's mount namespace", "")?;
+            let (user, pod_init) = user_namespace::make(threads, host, ids, namespaces_of(pod), pod.shared_pid)?;
+            template::mount_views()?;
+            (Some(user), pod_init)
+        }
+    };
     if pod.private_uts && !pod.hostname.is_empty() {
         rustix::system::sethostname(pod.hostname.as_bytes()).step("set the host name", &pod.hostname)?;
     }
     for setting in &pod.sysctls {
-        write_sysctl(host.procfs.as_fd(), &setting.key, &setting.value)?;
+        let write = || write_sysctl(host.procfs.as_fd(), &setting.key, &setting.value);
+        match (write(), pod.user_namespace) {
+            (Err(failure), Some(ids)) if failure.errno == libc::EACCES => user_namespace::as_its_root(ids, write)?,
+            (written, _) => written?,
+        }
     }
     if pod.shm_bytes != 0 {
-        template::mount_shm(pod.shm_bytes, &pod.shm_label)?;
+        let root = pod.user_namespace.map_or((0, 0), |ids| (ids.uids.first, ids.gids.first));
+        template::mount_shm(pod.shm_bytes, root, &pod.shm_label)?;
     }
     let network = if pod.private_net { Some(open_network(host)?) } else { None };
-    let pod_init = if pod.shared_pid { Some(start_pod_init(threads)?) } else { None };
-    Ok((own_pidfd, network, pod_init))
+    let pod_init = match (pod_init, pod.shared_pid) {
+        (None, true) => Some(start_pod_init(threads)?),
+        (pod_init, _) => pod_init,
+    };
+    Ok(Made { own_pidfd, network, pod_init, user })
+}
+
+/// The namespaces that all of the pod's processes share, but for that of mounts, which nobody shares.
+fn namespaces_of(pod: &ForkMonitor) -> CloneFlags {
+    let mut flags = CloneFlags::empty();
+    flags.set(CloneFlags::CLONE_NEWNET, pod.private_net);
+    flags.set(CloneFlags::CLONE_NEWIPC, pod.private_ipc);
+    flags.set(CloneFlags::CLONE_NEWUTS, pod.private_uts);
+    flags
 }
 
 fn open_network(host: &template::Host) -> Result<Network, InitFailure> {
@@ -120,29 +152,31 @@ fn open_network(host: &template::Host) -> Result<Network, InitFailure> {
     Ok(Network { namespace, netlink })
 }
 
-/// The pid 1 of a pod that shares one PID namespace: it only reaps, which the kernel does for who ignores SIGCHLD. It
-/// owns nothing, and containers that look into it see nothing.
 fn start_pod_init(threads: SingleThreaded) -> Result<Child, InitFailure> {
     let config = CloneConfig { flags: libc::CLONE_NEWPID as u64, cgroup: None };
     match clone(threads, config).step("start the pod's init", "")? {
         Cloned::Parent(child) => Ok(child),
-        Cloned::Child => {
-            let result = (|| -> rustix::io::Result<()> {
-                let (uid, gid) = (rustix::fs::Uid::from_raw(POD_INIT_ID), rustix::fs::Gid::from_raw(POD_INIT_ID));
-                set_thread_groups(&[])?;
-                set_thread_res_gid(gid, gid, gid)?;
-                set_thread_res_uid(uid, uid, uid)?;
-                // After the change of user, which clears it.
-                set_parent_process_death_signal(Some(Signal::KILL))
-            })();
-            signal::ignore_children();
-            let _ = rustix::thread::set_name(c"berth-pod-init");
-            if result.is_ok() {
-                let _ = close_all_and_wait_forever();
-            }
-            exit_now(1)
-        }
+        Cloned::Child => become_pod_init(POD_INIT_ID, POD_INIT_ID),
     }
+}
+
+/// The pid 1 of a pod that shares one PID namespace: it only reaps, which the kernel does for who ignores SIGCHLD. It
+/// owns nothing, and containers that look into it see nothing.
+pub(super) fn become_pod_init(uid: u32, gid: u32) -> ! {
+    let result = (|| -> rustix::io::Result<()> {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        set_thread_groups(&[])?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        // After the change of user, which clears it.
+        set_parent_process_death_signal(Some(Signal::KILL))
+    })();
+    signal::ignore_children();
+    let _ = rustix::thread::set_name(c"berth-pod-init");
+    if result.is_ok() {
+        let _ = close_all_and_wait_forever();
+    }
+    exit_now(1)
 }
 
 /// The agent's hello gets the failure for an answer. It may be still to come, when the agent is kept from the processor

@@ -36,7 +36,7 @@ impl Monitor {
             Some(Call::Remove(remove)) => self.remove(to, &remove.id),
             Some(Call::Inspect(Nothing {})) => Ok(Outcome::Answer(Body::State(self.state()))),
             Some(Call::Shutdown(Nothing {})) => self.shutdown(to),
-            Some(Call::ForkMonitor(_) | Call::ForkPlaceholder(_)) | None => {
+            Some(Call::ForkMonitor(_) | Call::ForkPlaceholder(_) | Call::MountOverlay(_)) | None => {
                 Err(invalid("a monitor does not know this request"))
             }
         };
@@ -50,13 +50,21 @@ impl Monitor {
 
     fn hello(&self) -> Result<Outcome, Failure> {
         let copy = |fd: &OwnedFd| fd.try_clone().step("duplicate a file descriptor", "").map_err(internal);
-        let fds = match &self.kept.network {
+        let mut fds = match &self.kept.network {
             Some(Network { namespace, netlink }) => vec![copy(namespace)?, copy(netlink)?],
             None => Vec::new(),
         };
-        let pid = rustix::process::getpid().as_raw_pid();
-        let (pod, network_fds) = (self.kept.pod.clone(), !fds.is_empty());
-        let hello = HelloAnswer { version: VERSION, pod, pid, network_fds, streams: true };
+        let hello = HelloAnswer {
+            version: VERSION,
+            pod: self.kept.pod.clone(),
+            pid: rustix::process::getpid().as_raw_pid(),
+            network_fds: !fds.is_empty(),
+            streams: true,
+            user_namespace_fd: self.kept.user.is_some(),
+        };
+        if let Some(user) = &self.kept.user {
+            fds.push(copy(&user.namespace)?);
+        }
         Ok(Outcome::AnswerWith(Body::Hello(hello), fds))
     }
 

@@ -8,12 +8,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
 use rustix::stdio::{dup2_stdin, dup2_stdout};
 
-use super::{placeholder, pod, template};
+use super::{overlay, placeholder, pod, template};
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::monitor::protocol::frame::{self, FrameError, PACKET_LIMIT, Packet};
 use crate::monitor::protocol::{
-    Answer, Body, Call, Failure, FailureKind, ForkMonitor, ForkPlaceholder, Forked, Hello, HelloAnswer, Request,
-    VERSION,
+    Answer, Body, Call, Failure, FailureKind, ForkMonitor, ForkPlaceholder, Forked, Hello, HelloAnswer, MountOverlay,
+    Request, VERSION,
 };
 use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone};
 use crate::sys::signal;
@@ -42,6 +42,7 @@ enum Fork {
     Monitor(ForkMonitor),
     /// With the index of its pipe.
     Placeholder(u32),
+    Overlay(MountOverlay),
 }
 
 impl Spawner {
@@ -92,6 +93,7 @@ impl Spawner {
             let fork = match request.call {
                 Some(Call::ForkMonitor(pod)) => Fork::Monitor(pod),
                 Some(Call::ForkPlaceholder(ForkPlaceholder { pipe_fd })) => Fork::Placeholder(pipe_fd),
+                Some(Call::MountOverlay(overlay)) => Fork::Overlay(overlay),
                 _ => {
                     let failure = invalid("a spawner does nothing but fork");
                     answer(&self.socket, request.id, Body::Failure(failure), Vec::new())?;
@@ -107,6 +109,7 @@ impl Spawner {
                     match fork {
                         Fork::Monitor(pod) => pod::become_monitor(pod::Start { threads, host, cgroup_procs, pod, fds }),
                         Fork::Placeholder(pipe) => placeholder::wait(fds, pipe),
+                        Fork::Overlay(request) => overlay::serve(fds, request),
                     }
                 }
                 Err(failure) => (Body::Failure(internal(failure)), Vec::new()),

@@ -17,6 +17,9 @@ use crate::libcontainer::run::root::{TEMPLATE_NULL as NULL, TEMPLATE_VOID as VOI
 /// Where a monitor mounts its pod's shared memory.
 pub(super) const SHM: &str = "/shm";
 
+/// Where the monitor of a pod in a user namespace mounts a procfs and a sysfs (see `mount_views`).
+const VIEWS: [(&str, &str); 2] = [("/proc", "proc"), ("/sys", "sysfs")];
+
 /// What spawner and monitors lend to the processes they start: two file descriptors.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -33,7 +36,7 @@ pub(super) fn enter() -> Result<Host, InitFailure> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).step("make private", "/")?;
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let (root, context) = detached("tmpfs", &[("size", "64k"), ("nr_inodes", "16"), ("mode", "755")], nosuid)?;
-    for path in [SHM, VOID] {
+    for path in [SHM, VOID].into_iter().chain(VIEWS.map(|(path, _)| path)) {
         mkdirat(&root, path.trim_start_matches('/'), Mode::from_raw_mode(0o755)).step("make", path)?;
     }
     // A node of its own: what a container changes about a masked path or its standard input (chmod(2)) must not change the
@@ -55,14 +58,32 @@ pub(super) fn enter() -> Result<Host, InitFailure> {
     Ok(Host { procfs, null })
 }
 
-/// Mounts the pod's shared memory in this monitor's own namespace, with that SELinux label unless it is empty.
-pub(super) fn mount_shm(bytes: u64, label: &str) -> Result<(), InitFailure> {
+/// Mounts what a pod in a user namespace has to see for the kernel to let its inits mount the same of their own. They leave
+/// it behind as they leave the template.
+pub(super) fn mount_views() -> Result<(), InitFailure> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let bytes = bytes.to_string();
-    let options = [("size", bytes.as_str()), ("mode", "1777"), ("context", label)];
-    let options = if label.is_empty() { &options[..2] } else { &options };
-    let (shm, _) = detached("tmpfs", options, attributes)?;
+    for (path, fstype) in VIEWS {
+        let (view, _) = detached(fstype, &[], attributes)?;
+        move_mount(&view, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount on", path)?;
+    }
+    Ok(())
+}
+
+/// Mounts the pod's shared memory in this monitor's own namespace; `(uid, gid)` is the pod's
+/// root, and `label` its SELinux label unless it is empty.
+pub(super) fn mount_shm(bytes: u64, (uid, gid): (u32, u32), label: &str) -> Result<(), InitFailure> {
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let (size, uid, gid) = (bytes.to_string(), uid.to_string(), gid.to_string());
+    let mut options = vec![("size", size.as_str()), ("mode", "1777")];
+    if (uid.as_str(), gid.as_str()) != ("0", "0") {
+        options.extend([("uid", uid.as_str()), ("gid", gid.as_str())]);
+    }
+    if !label.is_empty() {
+        options.push(("context", label));
+    }
+    let (shm, _) = detached("tmpfs", &options, attributes)?;
     move_mount(&shm, "", CWD, SHM, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount on", SHM)
 }
 

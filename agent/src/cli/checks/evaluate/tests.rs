@@ -16,6 +16,7 @@ fn good() -> Facts {
         capabilities: u64::MAX,
         calls: vec![("openat2", Ok(())), ("fsopen", Ok(()))],
         overlay: Ok(()),
+        max_user_namespaces: Some(15000),
         seccomp: Some("kill_process errno allow\n".into()),
         cgroups: Cgroups {
             v2: Some(("/sys/fs/cgroup".into(), ["cpu", "memory", "pids"].map(str::to_owned).into())),
@@ -54,6 +55,8 @@ fn each_thing_that_is_missing_is_told() {
     assert_eq!(complaints(|facts, _| facts.capabilities = 1 << 24), fail("capabilities"));
     assert_eq!(complaints(|facts, _| facts.calls[0].1 = Err(Errno::NOSYS)), fail("system calls"));
     assert_eq!(complaints(|facts, _| facts.overlay = Err(Errno::NODEV)), fail("overlay"));
+    assert_eq!(complaints(|facts, _| facts.max_user_namespaces = Some(0)), warn("user namespaces"));
+    assert_eq!(complaints(|facts, _| facts.max_user_namespaces = None), warn("user namespaces"));
     assert_eq!(complaints(|facts, _| facts.seccomp = None), fail("seccomp"));
     assert_eq!(complaints(|facts, _| facts.cgroups.v2 = None), fail("cgroups"));
     assert_eq!(complaints(|facts, _| facts.systemd = true), warn("cgroup driver"));
