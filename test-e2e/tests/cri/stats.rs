@@ -137,7 +137,12 @@ async fn newer_metrics_are_those_that_are_described() {
             assert_eq!(metric.label_values.len(), keys(metric), "{metric:?}");
         }
         let has = |name: &str| of_container.metrics.iter().any(|metric| metric.name == name && value(metric.value) > 0);
-        let wanted = ["container_memory_working_set_bytes", "container_start_time_seconds", "container_threads"];
+        let wanted = [
+            "container_memory_working_set_bytes",
+            "container_start_time_seconds",
+            "container_threads",
+            "container_processes",
+        ];
         assert!(wanted.into_iter().all(has), "{of_container:?}");
         assert!(ours.metrics.iter().any(|metric| metric.name == "container_network_receive_bytes_total"));
     };

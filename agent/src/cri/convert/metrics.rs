@@ -61,6 +61,11 @@ families! {
     OOM_EVENTS = counter("container_oom_events_total", "Processes that the kernel killed for memory");
     THREADS = gauge("container_threads", "Processes and threads");
     THREADS_MAX = gauge("container_threads_max", "Limit on processes and threads; 0: none");
+    PROCESSES = gauge("container_processes", "Processes");
+    DESCRIPTORS = gauge("container_file_descriptors", "File descriptors that the processes have open");
+    SOCKETS = gauge("container_sockets", "Sockets among them; of a container with very many descriptors not all are looked at");
+    DISK_BYTES = counter(
+        "container_blkio_device_usage_total", "Bytes read from or written to a disk", "device", "major", "minor", "operation");
     FS_USAGE = gauge("container_fs_usage_bytes", "What the writable layer takes, in bytes", "device");
     FS_LIMIT = gauge("container_fs_limit_bytes", "Size of the writable layer's file system, in bytes", "device");
     FS_INODES = gauge("container_fs_inodes_total", "Files that the writable layer's file system can have", "device");
@@ -255,9 +260,15 @@ fn more(metrics: &mut Metrics, counters: &Counters) {
     metrics.add(&OOM_EVENTS, counters.oom_kills);
     counters.tasks.into_iter().for_each(|tasks| metrics.add(&THREADS, tasks));
     metrics.add(&THREADS_MAX, counters.tasks_limit.unwrap_or(0));
+    metrics.add(&PROCESSES, counters.open.processes);
+    metrics.add(&DESCRIPTORS, counters.open.descriptors);
+    metrics.add(&SOCKETS, counters.open.sockets);
     for disk in &counters.disks {
         let DiskCounters { device: number, read_bytes, reads, written_bytes, writes } = disk;
         let device = device(*number);
+        let (major, minor) = (number.0.to_string(), number.1.to_string());
+        metrics.add_with(&DISK_BYTES, [&device, &major, &minor, "Read"], *read_bytes);
+        metrics.add_with(&DISK_BYTES, [&device, &major, &minor, "Write"], *written_bytes);
         metrics.add_with(&FS_READ_BYTES, [&device], *read_bytes);
         metrics.add_with(&FS_READS, [&device], *reads);
         metrics.add_with(&FS_WRITTEN_BYTES, [&device], *written_bytes);

@@ -1,7 +1,7 @@
 //! The counters of a cgroup that only metrics have a name for: read when somebody asks for those.
 
 use super::stats::{Files, find, value};
-use super::{Cgroup, CgroupError};
+use super::{Cgroup, CgroupError, OpenFiles};
 
 /// What a container used and was refused since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Counters {
     pub tasks_limit: Option<u64>,
     /// What it read from and wrote to each disk.
     pub disks: Vec<DiskCounters>,
+    /// Its processes and what they have open.
+    pub open: OpenFiles,
 }
 
 /// What a cgroup read from and wrote to one disk.
@@ -57,7 +59,8 @@ impl Cgroup {
     /// # Errors
     /// `CgroupError::Io` when the cgroup is gone.
     pub fn counters(&self) -> Result<Counters, CgroupError> {
-        let mut counters = Counters { oom_kills: self.oom_kills()?, tasks: self.tasks()?, ..Counters::default() };
+        let (oom_kills, tasks, open) = (self.oom_kills()?, self.tasks()?, OpenFiles::of(&self.processes()?));
+        let mut counters = Counters { oom_kills, tasks, open, ..Counters::default() };
         let files = |controller| self.layout.home(controller).map(|root| Files::new(root, &self.path));
         if let Some(mut files) = files("pids") {
             counters.tasks_limit = files.number("pids.max")?;

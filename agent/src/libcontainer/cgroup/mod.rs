@@ -17,6 +17,8 @@ mod folder;
 mod layout;
 /// Resources to file contents.
 mod limits;
+/// What the processes have open.
+mod open_files;
 /// A container's place below its pod's cgroup.
 mod path;
 /// Pressure.
@@ -36,6 +38,7 @@ pub use devices::attach_device_rules;
 pub use error::CgroupError;
 pub use layout::{Driver, Layout};
 pub use limits::cpu_weight;
+pub use open_files::OpenFiles;
 pub use psi::{Psi, Stall};
 pub use stats::CgroupStats;
 pub use systemd::Systemd;
