@@ -136,8 +136,8 @@ pub enum Error {
     /// The image side.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The request cannot become a container.
-    #[error("container config")]
+    /// The request cannot become a container. Nothing goes before the text: kubelet knows some by their beginning (rules.md, 5).
+    #[error(transparent)]
     Spec(#[from] SpecError),
     /// The user of the container.
     #[error("container config")]
@@ -335,4 +335,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubelet_finds_its_prefix_at_the_beginning() {
+        let refused = SpecError::RecursiveReadOnlyUnsupported { container_path: "/data".into() };
+        assert!(chain(&Error::from(refused)).starts_with("RROUnsupported: "));
+    }
 }
