@@ -76,7 +76,7 @@ fn run_in(cgroup: &Cgroup, script: &str) -> Child {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
         format!("/proc/self/fd/{}", fd.as_raw_fd())
     };
-    let mut enter: String = fds.v1_procs.iter().map(|fd| format!("echo 0 > {} && ", inherit(fd))).collect();
+    let mut enter: String = fds.v1_tasks.iter().map(|fd| format!("echo 0 > {} && ", inherit(fd))).collect();
     enter.extend(fds.unified.iter().map(|fd| format!("echo 0 > {}/cgroup.procs && ", inherit(fd))));
     let script = format!("{enter} echo ready && {script}");
     let mut child = Command::new("/bin/sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();

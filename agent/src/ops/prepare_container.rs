@@ -186,11 +186,11 @@ impl Engine {
         for source in &sources[1..] {
             fds.extend(run::open(std::slice::from_ref(source), user_namespace).map_err(of_source(source))?);
         }
-        let CgroupFds { unified, v1_procs, memory } = cgroup.join_fds()?;
+        let CgroupFds { unified, v1_tasks, memory } = cgroup.join_fds()?;
         Ok(Prepared {
             plan: init,
             fds,
-            cgroup: client::CgroupFds { unified, v1_procs, memory },
+            cgroup: client::CgroupFds { unified, v1_tasks, memory },
             log: open_log_target(&spec.log_path)?,
             record_dir: open_dir(dir)?,
             user: ProcessUser { uid: user.uid, gid: user.gid, groups: user.groups },

@@ -42,7 +42,8 @@ async fn exec_runs_beside_the_container() {
     let missing = pod.exec_raw(&container, "a", &["/no/such/program"]).await;
     let Err(MonitorError::Init { step, path, errno }) = missing else { panic!("{missing:?}") };
     assert_eq!((step.as_str(), path.as_str(), errno), ("exec", "/no/such/program", libc::ENOENT));
-    pod.until(|| container.exec_cgroup().is_none()).await;
+    let cgroups = container.exec_cgroups();
+    assert!(cgroups.len() == 1 && cgroup_is_empty(&cgroups[0]), "one for them all: {cgroups:?}");
     let record = pod.monitor.stop(&container.id, SIGTERM, Duration::ZERO).await.unwrap();
     assert_eq!((record.exit_code, record.signal), (137, 9));
     let late = pod.exec_raw(&container, "b", &["/bin/true"]).await;
@@ -57,7 +58,7 @@ async fn kill_exec_takes_the_whole_tree_and_nothing_else() {
     // A daemon that left session, parent and group.
     let script = "(setsid sh -c 'sleep 2000 & sleep 3000' &) ; sleep 4000";
     pod.exec_raw(&container, "tree", &["/bin/sh", "-c", script]).await.unwrap();
-    let cgroup = container.exec_cgroup().unwrap();
+    let [cgroup] = <[_; 1]>::try_from(container.exec_cgroups()).unwrap();
     pod.until(|| fs::read_to_string(cgroup.join("cgroup.procs")).unwrap().lines().count() >= 3).await;
     pod.monitor.kill_exec("tree").await.unwrap();
     assert!(matches!(pod.event().await, MonitorEvent::ExecExited { exit_code: 137, .. }));
@@ -65,7 +66,8 @@ async fn kill_exec_takes_the_whole_tree_and_nothing_else() {
     assert_eq!(fs::read_to_string(container.cgroup.join("cgroup.procs")).unwrap().lines().count(), 1);
     assert!(matches!(pod.monitor.kill_exec("tree").await, Err(MonitorError::NotFound(_))));
     assert_eq!(pod.exec(&container, "true").await.0, 0);
-    pod.until(|| container.exec_cgroup().is_none()).await;
+    // What was killed is for no other.
+    pod.until(|| container.exec_cgroups().len() == 1 && !cgroup.exists()).await;
 }
 
 #[tokio::test]

@@ -262,7 +262,7 @@ impl Pod<'_> {
                 fds: run::open(&container.sources, None).unwrap(),
                 cgroup: CgroupFds {
                     unified: Some(open(&container.cgroup)),
-                    v1_procs: container.v1.iter().map(procs).collect(),
+                    v1_tasks: container.v1.iter().map(procs).collect(),
                     memory: container.memory.as_deref().map(open),
                 },
                 log: Some(container.log_target("0.log")),
@@ -388,10 +388,10 @@ impl Container {
         }
     }
 
-    /// An exec's cgroup.
-    pub(crate) fn exec_cgroup(&self) -> Option<PathBuf> {
-        let mut folders = fs::read_dir(&self.cgroup).unwrap().flatten().map(|entry| entry.path());
-        folders.find(|path| path.is_dir())
+    /// The cgroups of its execs.
+    pub(crate) fn exec_cgroups(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.cgroup).unwrap().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.is_dir()).collect()
     }
 
     /// Limits its memory, in whichever hierarchy the controller is.

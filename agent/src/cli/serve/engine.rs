@@ -187,7 +187,7 @@ fn monitor_cgroup(config: &Config, cgroups: &Layout) -> Result<Vec<OwnedFd>, Sta
     }
     let path = config.cgroups.monitor_cgroup.as_deref().unwrap_or("/berth-monitors");
     let fds = Cgroup::create(cgroups, path, None)?.join_fds()?;
-    let mut files = fds.v1_procs;
+    let mut files = fds.v1_tasks;
     if let Some(folder) = fds.unified {
         let file = rustix::fs::openat(&folder, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         files.push(file.map_err(|errno| StartError::MonitorCgroup(errno.into()))?);

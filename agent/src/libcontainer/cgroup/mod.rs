@@ -50,8 +50,8 @@ use folder::{Folder, Root};
 pub struct CgroupFds {
     /// Its folder in the unified hierarchy: entered by CLONE_INTO_CGROUP, killed by cgroup.kill.
     pub unified: Option<OwnedFd>,
-    /// cgroup.procs of its folder in each v1 hierarchy, open for writing.
-    pub v1_procs: Vec<OwnedFd>,
+    /// `tasks` of its folder in each v1 hierarchy, open for writing: for a process with one thread, which enters by writing 0.
+    pub v1_tasks: Vec<OwnedFd>,
     /// The folder with memory.events (v2) or memory.oom_control (v1), for exact OOM detection.
     pub memory: Option<OwnedFd>,
 }
@@ -111,7 +111,7 @@ impl Cgroup {
         let memory = self.layout.home("memory");
         for root in self.layout.v1_roots() {
             let folder = root.open(&self.path)?;
-            fds.v1_procs.push(folder.open_file("cgroup.procs", OFlags::WRONLY)?);
+            fds.v1_tasks.push(folder.open_file("tasks", OFlags::WRONLY)?);
             if memory.is_some_and(|home| std::ptr::eq(home, root)) {
                 fds.memory = Some(folder.into_fd());
             }

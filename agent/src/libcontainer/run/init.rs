@@ -25,7 +25,7 @@ use crate::sys::in_root;
 pub(super) struct Init<'a> {
     pub(super) plan: &'a InitPlan,
     pub(super) fds: &'a [OwnedFd],
-    pub(super) v1_procs: &'a [OwnedFd],
+    pub(super) v1_tasks: &'a [OwnedFd],
     pub(super) host: Host<'a>,
     pub(super) control: &'a OwnedFd,
 }
@@ -36,7 +36,7 @@ impl Init<'_> {
         let plan = self.plan;
         setsid().step("start a session", "")?;
         umask(Mode::empty());
-        enter_v1_cgroups(self.v1_procs)?;
+        enter_v1_cgroups(self.v1_tasks)?;
         if plan.namespaces.cgroup {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make a cgroup namespace", "")?;
         }

@@ -1,7 +1,8 @@
 //! One more process in a running container (exec).
 //!
-//! A borrower of the monitor's memory enters the container's namespaces and clones the process from there with
-//! CLONE_PARENT: it is the monitor's own child, in the container's PID namespace, and no helper program is executed.
+//! The monitor clones it into the container's PID namespace, and it enters the others itself. Into a user namespace there is no
+//! way back for the monitor, so a borrower of its memory enters that, and clones with CLONE_PARENT. Either way it is the monitor's
+//! own child, and no helper program is executed.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -11,7 +12,9 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{setsid, umask};
 
 use super::failure::{InitFailure, Step};
-use super::launch::{Host, Launched, READY, Stdio, become_child, enter_v1_cgroups, execute_alone, report};
+use super::launch::{
+    Host, Launched, READY, Stdio, become_child, enter_v1_cgroups, execute_alone, in_pid_namespace, report,
+};
 use super::user_namespace::{become_root, stay_closed};
 use super::{process, terminal};
 use crate::libcontainer::plan::ProcessPlan;
@@ -31,8 +34,8 @@ pub struct Join<'a> {
     pub cgroup_namespace: bool,
     /// The cgroup v2 folder it starts in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// cgroup.procs files of v1 hierarchies that it enters.
-    pub v1_procs: &'a [OwnedFd],
+    /// `tasks` files of v1 hierarchies that it enters.
+    pub v1_tasks: &'a [OwnedFd],
 }
 
 /// Clones it. `ESRCH` in the failure: the container has just ended.
@@ -45,45 +48,48 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
         user.give(&stdio, join.process)?;
     }
     let mut stdio = Some(stdio);
-    let mut result = Err(InitFailure::refused("the exec's helper died", ""));
-    let mut job = || {
-        result = enter_and_clone(host, join).map(|cloned| match cloned {
-            Cloned::Parent(child) => child,
+    let mut start = |flags: libc::c_int| {
+        let config = CloneConfig { flags: flags as u64, cgroup: join.cgroup };
+        match clone(host.threads, config).step("clone into the container", "")? {
+            Cloned::Parent(child) => Ok(child),
             Cloned::Child => {
-                let mut kept: Vec<RawFd> = join.v1_procs.iter().map(AsRawFd::as_raw_fd).collect();
+                let mut kept: Vec<RawFd> = join.v1_tasks.iter().map(AsRawFd::as_raw_fd).collect();
                 kept.extend([host.null.as_raw_fd(), join.container.as_raw_fd()]);
                 let stdio = stdio.take().unwrap_or_default();
                 become_child(host, &theirs, kept, stdio, |stdio| run(host, join, &theirs, stdio))
             }
-        });
+        }
     };
-    let lent = in_borrower(host.threads, &mut job).step("clone the exec's helper", "");
-    if host.user.is_some() {
-        stay_closed()?;
-    }
-    let Child { pid, pidfd } = lent.and(result)?;
+    let Child { pid, pidfd } = match host.user {
+        None => in_pid_namespace(host, Some(join.container), || start(0))?,
+        Some(_) => {
+            let mut result = Err(InitFailure::refused("the exec's helper died", ""));
+            let mut job = || result = enter_user_namespace(host, join).and_then(|()| start(libc::CLONE_PARENT));
+            let lent = in_borrower(host.threads, &mut job).step("clone the exec's helper", "");
+            stay_closed()?;
+            lent.and(result)?
+        }
+    };
     Ok(Launched { pid, pidfd, control })
 }
 
-fn enter_and_clone(host: Host<'_>, join: &Join<'_>) -> Result<Cloned, InitFailure> {
-    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    if host.user.is_some() {
-        // Of all at once: only the host's root may look at every process of the container.
-        namespaces |= CloneFlags::CLONE_NEWUSER;
-        process::set_oom_score(join.process, host.procfs)?;
-    }
-    setns(join.container, namespaces).step("enter the container's namespaces", "")?;
-    let config = CloneConfig { flags: libc::CLONE_PARENT as u64, cgroup: join.cgroup };
-    clone(host.threads, config).step("clone into the container", "")
+/// The borrower's part, in all at once: only the host's root may look at every process of the container.
+fn enter_user_namespace(host: Host<'_>, join: &Join<'_>) -> Result<(), InitFailure> {
+    process::set_oom_score(join.process, host.procfs)?;
+    let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    setns(join.container, namespaces).step("enter the container's namespaces", "")
 }
 
 fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> Result<Infallible, InitFailure> {
     setsid().step("start a session", "")?;
     umask(Mode::empty());
-    enter_v1_cgroups(join.v1_procs)?;
-    if join.cgroup_namespace {
-        // Not before the clone: from inside, a hierarchy mounted with nsdelegate refuses the way in from outside (ENOENT).
-        setns(join.container, CloneFlags::CLONE_NEWCGROUP).step("enter the container's cgroup namespace", "")?;
+    enter_v1_cgroups(join.v1_tasks)?;
+    let mut namespaces = CloneFlags::empty();
+    // Not before the clone: from inside, a hierarchy mounted with nsdelegate refuses the way in from outside (ENOENT).
+    namespaces.set(CloneFlags::CLONE_NEWCGROUP, join.cgroup_namespace);
+    namespaces.set(CloneFlags::CLONE_NEWNS, host.user.is_none());
+    if !namespaces.is_empty() {
+        setns(join.container, namespaces).step("enter the container's namespaces", "")?;
     }
     match host.user {
         Some(_) => become_root()?,

@@ -71,8 +71,8 @@ pub struct Launch<'a> {
     pub fds: &'a [OwnedFd],
     /// The cgroup v2 folder it starts in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// cgroup.procs files of v1 hierarchies that it enters.
-    pub v1_procs: &'a [OwnedFd],
+    /// `tasks` files of v1 hierarchies that it enters.
+    pub v1_tasks: &'a [OwnedFd],
     /// A PID namespace of its own.
     pub new_pid_namespace: bool,
     /// The process whose PID namespace it joins instead.
@@ -109,12 +109,12 @@ pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launc
         }
     };
     let Child { pid, pidfd } = match host.user {
-        None => in_pid_namespace(host, launch, || start(0))?,
+        None => in_pid_namespace(host, launch.join_pid_namespace, || start(0))?,
         Some(user) => {
             let mut result = Err(InitFailure::refused("init's helper died", ""));
             let mut job = || {
                 // The PID namespace first: its owner is not to be asked who may look at the pod's init.
-                result = join_pid_namespace(launch)
+                result = join_pid_namespace(launch.join_pid_namespace)
                     .and_then(|()| user.enter(host, &launch.plan.process))
                     .and_then(|()| start(libc::CLONE_PARENT));
             };
@@ -127,29 +127,29 @@ pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launc
 }
 
 fn become_init(host: Host<'_>, launch: &Launch<'_>, control: &OwnedFd, stdio: Stdio) -> ! {
-    let Launch { plan, fds, v1_procs, .. } = *launch;
-    let mut kept: Vec<RawFd> = fds.iter().chain(v1_procs).map(AsRawFd::as_raw_fd).collect();
+    let Launch { plan, fds, v1_tasks, .. } = *launch;
+    let mut kept: Vec<RawFd> = fds.iter().chain(v1_tasks).map(AsRawFd::as_raw_fd).collect();
     kept.push(host.null.as_raw_fd());
-    become_child(host, control, kept, stdio, |stdio| Init { plan, fds, v1_procs, host, control }.run(stdio))
+    become_child(host, control, kept, stdio, |stdio| Init { plan, fds, v1_tasks, host, control }.run(stdio))
 }
 
-/// Has `start` clone into the PID namespace that is to be joined, if one is.
-fn in_pid_namespace<T>(
+/// Has `start` clone into the PID namespace of `target`, if there is one.
+pub(super) fn in_pid_namespace<T>(
     host: Host<'_>,
-    launch: &Launch<'_>,
+    target: Option<BorrowedFd<'_>>,
     start: impl FnOnce() -> Result<T, InitFailure>,
 ) -> Result<T, InitFailure> {
-    join_pid_namespace(launch)?;
+    join_pid_namespace(target)?;
     let started = start();
-    if launch.join_pid_namespace.is_some() {
+    if target.is_some() {
         // Children would all end up there. It cannot fail: it is this process's own namespace.
         setns(host.own_pidfd, CloneFlags::CLONE_NEWPID).step("return to the monitor's PID namespace", "")?;
     }
     started
 }
 
-fn join_pid_namespace(launch: &Launch<'_>) -> Result<(), InitFailure> {
-    match launch.join_pid_namespace {
+fn join_pid_namespace(target: Option<BorrowedFd<'_>>) -> Result<(), InitFailure> {
+    match target {
         Some(target) => setns(target, CloneFlags::CLONE_NEWPID).step("join the PID namespace", ""),
         None => Ok(()),
     }
@@ -209,9 +209,11 @@ fn beginning(text: &str) -> &str {
 }
 
 /// Moves this process into v1 cgroups.
-pub(super) fn enter_v1_cgroups(v1_procs: &[OwnedFd]) -> Result<(), InitFailure> {
-    for procs in v1_procs {
-        rustix::io::write(procs, b"0").step("enter a v1 cgroup", "")?;
+/// By `tasks` and not cgroup.procs: a thread that moves itself alone takes no lock against forks, for which the kernel waits an RCU
+/// grace period, 6 ms, when none was moved a moment ago ("cgroup: Optimize single thread migration"). The caller has one thread.
+pub(super) fn enter_v1_cgroups(v1_tasks: &[OwnedFd]) -> Result<(), InitFailure> {
+    for tasks in v1_tasks {
+        rustix::io::write(tasks, b"0").step("enter a v1 cgroup", "")?;
     }
     Ok(())
 }

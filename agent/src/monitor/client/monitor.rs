@@ -89,7 +89,7 @@ impl Monitor {
     /// # Errors
     /// `Init` tells which step failed; nothing is left of the container then.
     pub async fn create(&self, container: CreateContainer) -> Result<i32, MonitorError> {
-        let CreateContainer { id, plan, mut fds, cgroup: CgroupFds { unified, v1_procs, memory }, log, record_dir } =
+        let CreateContainer { id, plan, mut fds, cgroup: CgroupFds { unified, v1_tasks, memory }, log, record_dir } =
             container;
         let mut push = |fd: OwnedFd| -> u32 {
             fds.push(fd);
@@ -105,7 +105,7 @@ impl Monitor {
             id: id.to_string(),
             plan,
             unified_fd: unified.map(&mut push),
-            v1_procs_fds: v1_procs.into_iter().map(&mut push).collect(),
+            v1_tasks_fds: v1_tasks.into_iter().map(&mut push).collect(),
             memory_fd: memory.map(&mut push),
             log_dir_fd,
             log_name,

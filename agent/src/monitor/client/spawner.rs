@@ -26,7 +26,7 @@ pub struct SpawnerConfig {
     /// The program `berth-monitor`. It is run from a sealed copy in memory, so that no container can reach the file
     /// (CVE-2019-5736).
     pub binary: PathBuf,
-    /// cgroup.procs files (one a hierarchy) of the cgroup that spawner and monitors live in; empty: the agent's own.
+    /// `tasks` (v1) and cgroup.procs (v2) files, one a hierarchy, of the cgroup that spawner and monitors live in; empty: the agent's own.
     pub cgroup_procs: Vec<OwnedFd>,
     /// Where spawner and monitors write what they cannot tell anybody; `None`: the agent's standard error.
     pub log: Option<OwnedFd>,

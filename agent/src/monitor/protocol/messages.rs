@@ -85,7 +85,7 @@ pub struct Hello {
     /// The agent's `VERSION`.
     #[prost(uint32, tag = "1")]
     pub version: u32,
-    /// To the spawner: cgroup.procs files that it moves itself to (one a hierarchy).
+    /// To the spawner: `tasks` (v1) and cgroup.procs (v2) files that it moves itself to, one a hierarchy.
     #[prost(uint32, repeated, tag = "2")]
     pub cgroup_procs_fds: Vec<u32>,
 }
@@ -176,9 +176,9 @@ pub struct Create {
     /// The container's folder in the unified hierarchy.
     #[prost(uint32, optional, tag = "3")]
     pub unified_fd: Option<u32>,
-    /// cgroup.procs of each v1 hierarchy, open for writing.
+    /// `tasks` of each v1 hierarchy, open for writing.
     #[prost(uint32, repeated, tag = "4")]
-    pub v1_procs_fds: Vec<u32>,
+    pub v1_tasks_fds: Vec<u32>,
     /// The folder with memory.events (v2) or memory.oom_control (v1).
     #[prost(uint32, optional, tag = "5")]
     pub memory_fd: Option<u32>,

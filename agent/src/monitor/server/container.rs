@@ -13,6 +13,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::cgroup_tree;
 use super::connection::Requester;
+use super::exec_cgroup::{ExecCgroup, ExecCgroups};
 use super::log::{LogFile, Output};
 use crate::libcontainer::run::InitFailure;
 use crate::monitor::protocol::{ContainerState, ExitRecord, Phase as WirePhase};
@@ -62,12 +63,11 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Cgroup {
     pub(super) unified: Option<OwnedFd>,
-    pub(super) v1_procs: Vec<OwnedFd>,
+    pub(super) v1_tasks: Vec<OwnedFd>,
     pub(super) memory: Option<OwnedFd>,
     /// OOM kills counted before it started.
     pub(super) oom_kills_before: u64,
-    /// Execs that are over, but their cgroups were still in use when last looked at.
-    pub(super) execs_over: Vec<u32>,
+    pub(super) execs: ExecCgroups,
 }
 
 /// What its standard input is.
@@ -107,6 +107,15 @@ pub(super) struct Death {
     pub(super) at_ns: i64,
     /// Until when output of survivors is waited for.
     pub(super) drain_until: Instant,
+}
+
+impl Cgroup {
+    /// What an exec ran in comes back.
+    pub(super) fn exec_over(&mut self, cgroup: Option<ExecCgroup>) {
+        if let (Some(unified), Some(cgroup)) = (&self.unified, cgroup) {
+            self.execs.give_back(unified, cgroup);
+        }
+    }
 }
 
 impl Container {

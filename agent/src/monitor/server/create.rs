@@ -7,6 +7,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::connection::Requester;
 use super::container::{Cgroup, Container, Input, Phase, Stdio};
 use super::events::Source;
+use super::exec_cgroup::ExecCgroups;
 use super::exit::oom_kills;
 use super::log::{LogFile, Output, StreamName};
 use super::monitor::{Monitor, Outcome, now_ns};
@@ -27,14 +28,14 @@ impl Monitor {
             // It would keep the monitor from leaving.
             return Err(wrong_state("the pod is being ended"));
         }
-        let Create { id, plan, unified_fd, v1_procs_fds, memory_fd, log_dir_fd, log_name, record_dir_fd } = create;
+        let Create { id, plan, unified_fd, v1_tasks_fds, memory_fd, log_dir_fd, log_name, record_dir_fd } = create;
         let mut fds = Fds::new(fds);
         let mut cgroup = Cgroup {
             unified: unified_fd.map(|index| fds.take(index)).transpose()?,
-            v1_procs: v1_procs_fds.into_iter().map(|index| fds.take(index)).collect::<Result<_, _>>()?,
+            v1_tasks: v1_tasks_fds.into_iter().map(|index| fds.take(index)).collect::<Result<_, _>>()?,
             memory: memory_fd.map(|index| fds.take(index)).transpose()?,
             oom_kills_before: 0,
-            execs_over: Vec::new(),
+            execs: ExecCgroups::default(),
         };
         cgroup.oom_kills_before = oom_kills(&cgroup);
         let record_dir = fds.take(record_dir_fd)?;
@@ -54,7 +55,7 @@ impl Monitor {
                 plan: &plan,
                 fds: &fds.first_ones(),
                 cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
-                v1_procs: &cgroup.v1_procs,
+                v1_tasks: &cgroup.v1_tasks,
                 new_pid_namespace: namespaces.pid() == PidNamespace::Container,
                 join_pid_namespace: self.pid_namespace(&plan)?,
             };

@@ -1,20 +1,18 @@
-//! Processes exec'd into a container. Each has a cgroup of its own below the container's, so that all it started can be
-//! killed without touching the container.
+//! Processes exec'd into a container.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::cgroup_tree;
 use super::connection::Requester;
 use super::container::Phase;
 use super::create::{Fds, init};
 use super::events::Source;
+use super::exec_cgroup::ExecCgroup;
 use super::monitor::{Monitor, Outcome};
 use super::requests::{not_found, wrong_state};
 use super::spawner::internal;
-use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::libcontainer::run::failure::InitFailure;
 use crate::libcontainer::run::{Join, Launched, Report, Stdio, join, receive_report};
 use crate::monitor::protocol::{Body, Created, Exec, ExecExited, Failure};
 
@@ -33,15 +31,15 @@ pub(super) struct ExecProcess {
     failure: Option<InitFailure>,
     /// Its terminal's master side on the way to the agent.
     terminal: Option<OwnedFd>,
-    cgroup: Option<OwnedFd>,
+    cgroup: Option<ExecCgroup>,
 }
 
 impl ExecProcess {
     /// Kills it and all it started.
-    pub(super) fn kill_tree(&self) {
+    pub(super) fn kill_tree(&mut self) {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        if let Some(cgroup) = &self.cgroup {
-            cgroup_tree::kill(cgroup);
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.kill();
         }
     }
 }
@@ -60,14 +58,14 @@ impl Monitor {
         let host = self.kept.host();
         let container = self
             .containers
-            .iter()
+            .iter_mut()
             .find(|candidate| candidate.id == container)
             .ok_or_else(|| not_found("container", &container))?;
-        let (Phase::Running { .. }, None, Some(pidfd)) = (&container.phase, container.death, container.pidfd()) else {
+        let (Phase::Running { .. }, None, Some(pidfd)) = (&container.phase, container.death, &container.pidfd) else {
             return Err(wrong_state("the container does not run"));
         };
         let cgroup = match &container.cgroup.unified {
-            Some(parent) => Some(make_cgroup(parent, serial).map_err(internal)?),
+            Some(parent) => Some(container.cgroup.execs.take(parent, serial).map_err(internal)?),
             None => None,
         };
         let joined = join(
@@ -75,17 +73,17 @@ impl Monitor {
             &Join {
                 process: &process,
                 tty,
-                container: pidfd,
+                container: pidfd.as_fd(),
                 cgroup_namespace: container.cgroup_namespace,
                 cgroup: cgroup.as_ref().map(AsFd::as_fd),
-                v1_procs: &container.cgroup.v1_procs,
+                v1_tasks: &container.cgroup.v1_tasks,
             },
             stdio,
         );
         let Launched { pid, pidfd, control } = match joined {
             Ok(launched) => launched,
             Err(failure) => {
-                remove_cgroup(container.cgroup.unified.as_ref(), serial);
+                container.cgroup.exec_over(cgroup);
                 // ESRCH: its first process has just died.
                 return Err(if failure.errno == libc::ESRCH {
                     wrong_state("the container does not run")
@@ -95,7 +93,7 @@ impl Monitor {
             }
         };
         let container = container.serial;
-        let exec = ExecProcess {
+        let mut exec = ExecProcess {
             serial,
             id,
             container,
@@ -160,29 +158,8 @@ impl Monitor {
             (Some(failure), Some(to)) => self.connection.answer(to, Body::Failure(init(failure)), Vec::new()),
             _ => self.connection.event(Body::ExecExited(ExecExited { exec: exec.id, exit_code })),
         }
-        drop(exec.cgroup);
         if let Some(at) = self.position(exec.container) {
-            let cgroup = &mut self.containers[at].cgroup;
-            // Of a killed tree some may still be dying; and what was left running in the background keeps its cgroup.
-            cgroup.execs_over.push(serial);
-            cgroup.execs_over.retain(|serial| !remove_cgroup(cgroup.unified.as_ref(), *serial));
+            self.containers[at].cgroup.exec_over(exec.cgroup);
         }
     }
-}
-
-fn name(serial: u32) -> String {
-    format!("exec-{serial}")
-}
-
-fn make_cgroup(parent: &OwnedFd, serial: u32) -> Result<OwnedFd, InitFailure> {
-    let name = name(serial);
-    mkdirat(parent, &name, Mode::from_raw_mode(0o755)).step("make the exec's cgroup", &name)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(parent, &name, flags, Mode::empty()).step("open the exec's cgroup", &name)
-}
-
-/// Whether it is gone.
-fn remove_cgroup(parent: Option<&OwnedFd>, serial: u32) -> bool {
-    let busy = |parent| unlinkat(parent, name(serial), AtFlags::REMOVEDIR) == Err(rustix::io::Errno::BUSY);
-    !parent.is_some_and(busy)
 }

@@ -19,6 +19,8 @@ mod create;
 mod events;
 /// Processes exec'd into a container.
 mod exec;
+/// The cgroups of execs.
+mod exec_cgroup;
 /// What happens when a process ends.
 mod exit;
 /// The CRI log: lines, timestamps, the file.

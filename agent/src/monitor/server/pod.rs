@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, fstatfs, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 use rustix::process::{
     PidfdFlags, Signal, getpid, pidfd_open, set_child_subreaper, set_parent_process_death_signal, setsid,
@@ -25,7 +25,6 @@ use crate::sys::signal;
 pub(super) const POD_INIT_ID: u32 = 65535;
 /// The netlink protocol 0.
 const NETLINK_ROUTE: Option<Protocol> = None;
-const CGROUP_V1_MAGIC: i64 = 0x0027_e0eb;
 
 /// How long a monitor that cannot be waits to say so.
 const HELLO_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -34,7 +33,6 @@ const HELLO_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 pub(super) struct Start {
     pub(super) threads: SingleThreaded,
     pub(super) host: template::Host,
-    pub(super) cgroup_procs: Vec<OwnedFd>,
     pub(super) pod: ForkMonitor,
     pub(super) fds: Vec<OwnedFd>,
 }
@@ -59,7 +57,7 @@ pub(super) fn become_monitor(start: Start) -> ! {
 }
 
 fn run(start: Start) -> Result<(), InitFailure> {
-    let Start { threads, host, cgroup_procs, pod, fds } = start;
+    let Start { threads, host, pod, fds } = start;
     let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
     let mut take = |index: u32| {
         fds.get_mut(index as usize)
@@ -76,14 +74,8 @@ fn run(start: Start) -> Result<(), InitFailure> {
         }
     };
     let kept = Kept { threads, host, own_pidfd, pod: pod.pod, network, pod_init, user };
-    let warm = cgroup_procs.into_iter().find(|procs| fstatfs(procs).is_ok_and(|fs| fs.f_type == CGROUP_V1_MAGIC));
     let mut monitor = Monitor::new(kept, listener, connection)?;
     monitor.greet();
-    if let Some(procs) = warm {
-        // After idle the first attach waits for an RCU grace period, 6 ms (floors.md, trap 1). This one changes nothing
-        // but takes the wait while the agent is busy with the pod's network; the container's own attach is then 45 µs.
-        let _ = rustix::io::write(&procs, b"0");
-    }
     monitor.run()
 }
 

@@ -34,7 +34,6 @@ struct Spawner {
     threads: SingleThreaded,
     socket: OwnedFd,
     host: template::Host,
-    cgroup_procs: Vec<OwnedFd>,
 }
 
 /// What the next child is to be.
@@ -57,10 +56,10 @@ impl Spawner {
         // A session of its own: Ctrl-C at the agent's terminal must not reach a pod. Fails if it leads one already.
         let _ = setsid();
         let mut buffer = vec![0; PACKET_LIMIT];
-        let (id, cgroup_procs) = await_hello(&socket, &mut buffer)?;
+        let (id, cgroup) = await_hello(&socket, &mut buffer)?;
         let started = (|| {
-            for procs in &cgroup_procs {
-                rustix::io::write(procs, b"0").step("enter the monitors' cgroup", "")?;
+            for cgroup in cgroup {
+                rustix::io::write(&cgroup, b"0").step("enter the monitors' cgroup", "")?;
             }
             template::enter()
         })();
@@ -73,7 +72,7 @@ impl Spawner {
                 dup2_stdout(&host.null).step("open standard output", "")?;
                 // Monitors are reaped by the kernel; the agent holds their pidfds.
                 signal::ignore_children();
-                Ok(Self { threads, socket, host, cgroup_procs })
+                Ok(Self { threads, socket, host })
             }
             Err(failure) => {
                 answer(&socket, id, Body::Failure(internal(failure.clone())), Vec::new())?;
@@ -103,11 +102,11 @@ impl Spawner {
             let (body, fds) = match clone(self.threads, CloneConfig::default()).step("fork", "") {
                 Ok(Cloned::Parent(Child { pid, pidfd })) => (Body::Forked(Forked { pid }), vec![pidfd]),
                 Ok(Cloned::Child) => {
-                    let Self { threads, host, cgroup_procs, socket } = self;
+                    let Self { threads, host, socket } = self;
                     // The agent learns of the spawner's death by this socket, which nobody else may keep open.
                     drop((socket, buffer));
                     match fork {
-                        Fork::Monitor(pod) => pod::become_monitor(pod::Start { threads, host, cgroup_procs, pod, fds }),
+                        Fork::Monitor(pod) => pod::become_monitor(pod::Start { threads, host, pod, fds }),
                         Fork::Placeholder(pipe) => placeholder::wait(fds, pipe),
                         Fork::Overlay(request) => overlay::serve(fds, request),
                     }

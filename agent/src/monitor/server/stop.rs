@@ -77,7 +77,7 @@ impl Monitor {
 
     /// Kills an exec'd process with all its descendants.
     pub(super) fn kill_exec(&mut self, id: &str) -> Result<Outcome, Failure> {
-        let exec = self.execs.iter().find(|exec| exec.id == id).ok_or_else(|| not_found("exec", id))?;
+        let exec = self.execs.iter_mut().find(|exec| exec.id == id).ok_or_else(|| not_found("exec", id))?;
         exec.kill_tree();
         Ok(Outcome::Answer(Body::Done(Nothing {})))
     }
