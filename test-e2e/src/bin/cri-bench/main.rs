@@ -15,6 +15,14 @@ mod report;
 mod samples;
 mod verbs;
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it has to be 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
 /// What is measured, and how much of it.
 #[derive(Parser)]
 #[command(about)]
@@ -29,16 +37,16 @@ pub(crate) struct Options {
     #[arg(long)]
     tree: Option<i32>,
     /// Lives of one pod that are measured one after the other.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = at_least_one)]
     lives: usize,
     /// Milliseconds between one life and the next: an idle node is colder than a busy one (cgroup v1 most of all).
     #[arg(long, default_value_t = 0)]
     pause: u64,
-    /// Pods that run at one time.
+    /// Pods that run at one time. 0: measure single lives only.
     #[arg(long, default_value_t = 50)]
     pods: usize,
     /// Pods that are started and stopped at one time, and execs that run at one time.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
     parallel: usize,
     /// Seconds over which idle CPU is measured.
     #[arg(long, default_value_t = 10)]
@@ -87,12 +95,29 @@ async fn measure(options: Options) -> Result<(), Box<dyn Error>> {
 
     let mut report = report::Report::new(&bench.client.version().await?);
     verbs::one_after_the_other(&bench, &mut report).await?;
-    verbs::execs(&bench, &mut report).await?;
-    verbs::many_at_once(&bench, &mut report).await?;
+    if bench.options.pods > 0 {
+        verbs::execs(&bench, &mut report).await?;
+        verbs::many_at_once(&bench, &mut report).await?;
+    }
     if bench.options.pulls > 0 {
         let registry = Registry::start_in(&bench.machine.host, &bench.machine.folder, &bench.options.cache)?;
         pull::durable(&bench, &registry, &mut report).await?;
     }
     report.print(bench.options.json)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pods_is_less_to_measure_but_no_lives_is_nothing() {
+        let parse = |flag: &str| Options::try_parse_from(["cri-bench", flag, "0"]);
+        assert_eq!(parse("--pods").map(|options| options.pods).ok(), Some(0));
+        for flag in ["--lives", "--parallel"] {
+            let refused = parse(flag).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(refused.contains("1 or more"), "{refused}");
+        }
+    }
 }
