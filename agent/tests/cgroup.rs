@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use berth::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout, attach_device_rules};
 use oci_spec::runtime::{
-    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxMemory, LinuxPids,
+    LinuxResources, LinuxThrottleDeviceBuilder,
 };
 
 struct Fixture {
@@ -184,6 +185,139 @@ fn what_cannot_be_set_is_told_and_leaves_nothing() {
     assert!(matches!(error, CgroupError::NoController { .. }), "{error}");
     for path in ["", "/", "a/../b"] {
         assert!(matches!(Cgroup::create(&fixture.layout, path, None), Err(CgroupError::Path { .. })));
+    }
+}
+
+/// A change whose last part the kernel refuses.
+fn change_with_a_device_that_is_not_there() -> LinuxResources {
+    let device = LinuxThrottleDeviceBuilder::default().major(259).minor(1_000_000).rate(1000u64).build().unwrap();
+    let mut io = LinuxBlockIo::default();
+    io.set_throttle_read_bps_device(Some(vec![device]));
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(Some(256)).set_period(Some(20_000)).set_quota(Some(1_000)).set_cpus(Some("0".to_owned()));
+    let mut pids = LinuxPids::default();
+    pids.set_limit(9);
+    let mut change = memory(128 << 20, None);
+    change.set_cpu(Some(cpu)).set_pids(Some(pids)).set_block_io(Some(io));
+    change
+}
+
+#[test]
+fn a_change_is_made_as_a_whole_or_not_at_all() {
+    let fixture = Fixture::new("whole");
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(Some(512)).set_period(Some(50_000)).set_quota(Some(25_000));
+    let mut limits = memory(64 << 20, None);
+    limits.set_cpu(Some(cpu));
+    let cgroup = fixture.create(&limits).unwrap();
+    let files = [
+        ("cpu.shares", "cpu.weight"),
+        ("cpu.cfs_period_us", "cpu.max"),
+        ("cpu.cfs_quota_us", "cpu.max"),
+        ("cpuset.cpus", "cpuset.cpus"),
+        ("memory.limit_in_bytes", "memory.max"),
+        ("pids.max", "pids.max"),
+    ];
+    let all = || files.map(|(v1, v2)| fixture.read(v1, v2));
+    let before = all();
+    let mut change = change_with_a_device_that_is_not_there();
+    let error = cgroup.update(&change).unwrap_err();
+    assert!(matches!(&error, CgroupError::Write { value, .. } if value.starts_with("259:1000000 ")), "{error}");
+    assert_eq!(all(), before);
+
+    change.set_block_io(None);
+    let planned = cgroup.change(&change).unwrap();
+    assert_eq!(all(), before, "looking it up changes nothing");
+    planned.carry_out().unwrap();
+    let after = all();
+    assert!(after.iter().zip(&before).all(|(after, before)| after != before || before == "0"), "{after:?}");
+    // What an agent finds that was killed half way.
+    cgroup.put_back(planned.undo()).unwrap();
+    assert_eq!(all(), before);
+}
+
+#[test]
+fn a_limit_below_what_is_in_use_is_refused_and_kills_nobody() {
+    let fixture = Fixture::new("in-use");
+    let swap = |bytes: i64| fixture.layout.has_swap_limit().then_some(bytes);
+    let cgroup = fixture.create(&memory(96 << 20, swap(96 << 20))).unwrap();
+    let mut child = run_in(&cgroup, "x=$(head -c 30000000 /dev/zero | tr '\\0' x); read -r line");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while cgroup.stats().unwrap().memory_usage < 30_000_000 {
+        assert!(Instant::now() < deadline, "{:?}", cgroup.stats());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(Some(256));
+    let mut change = memory(8 << 20, swap(8 << 20));
+    change.set_cpu(Some(cpu));
+    let before = fixture.read("cpu.shares", "cpu.weight");
+    let error = cgroup.update(&change).unwrap_err();
+    assert!(matches!(error, CgroupError::InUse { limit, usage } if limit == 8 << 20 && usage > limit), "{error}");
+    assert_eq!(fixture.read("memory.limit_in_bytes", "memory.max"), (96 << 20).to_string());
+    assert_eq!(fixture.read("cpu.shares", "cpu.weight"), before);
+    assert_eq!(cgroup.oom_kills().unwrap(), 0);
+    assert_eq!(child.try_wait().unwrap(), None, "it goes on");
+    // What it needs is left to it.
+    cgroup.update(&memory(80 << 20, swap(80 << 20))).unwrap();
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn memory_and_swap_move_up_and_down_together() {
+    let fixture = Fixture::new("memory-swap");
+    if !fixture.layout.has_swap_limit() {
+        return;
+    }
+    let cgroup = fixture.create(&memory(64 << 20, Some(96 << 20))).unwrap();
+    let limits = [(32, 32), (128, 128), (128, 256), (300, 300), (16, 400), (500, 600), (20, 20)];
+    for (limit, both) in limits.map(|(limit, both): (i64, i64)| (limit << 20, both << 20)) {
+        cgroup.update(&memory(limit, Some(both))).unwrap();
+        assert_eq!(fixture.read("memory.limit_in_bytes", "memory.max"), limit.to_string());
+        let swap = if fixture.layout.is_unified() { both - limit } else { both };
+        assert_eq!(fixture.read("memory.memsw.limit_in_bytes", "memory.swap.max"), swap.to_string());
+    }
+}
+
+/// kubelet may set page limits by an update only, and on a hybrid host the controller is not on by itself.
+#[test]
+fn a_hugepage_limit_can_be_set_later() {
+    let fixture = Fixture::new("hugepages-later");
+    if !fixture.layout.has_controller("hugetlb") {
+        return;
+    }
+    let cgroup = fixture.create(&LinuxResources::default()).unwrap();
+    let mut limit = LinuxHugepageLimit::default();
+    limit.set_page_size("2MB".to_owned()).set_limit(6 << 20);
+    let mut change = LinuxResources::default();
+    change.set_hugepage_limits(Some(vec![limit]));
+    cgroup.update(&change).unwrap();
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/hugetlb", "/sys/fs/cgroup"];
+    let files = ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"];
+    let folders = roots.iter().map(|root| Path::new(root).join(&fixture.path).join("a/b"));
+    let found = folders.flat_map(|folder| files.map(|file| folder.join(file)));
+    let values: Vec<String> = found.filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    assert_eq!(values, ["6291456\n"]);
+}
+
+#[test]
+fn a_file_of_the_other_version_and_a_deed_are_refused_by_name() {
+    let fixture = Fixture::new("by-hand");
+    let cgroup = fixture.create(&LinuxResources::default()).unwrap();
+    let by_hand = |file: &str, value: &str| {
+        let mut change = LinuxResources::default();
+        change.set_unified(Some([(file.to_owned(), value.to_owned())].into()));
+        cgroup.update(&change)
+    };
+    if fixture.layout.is_unified() {
+        by_hand("memory.high", "50000000").unwrap();
+        assert_eq!(fixture.read("memory.", "memory.high"), "49999872");
+        let error = by_hand("memory.reclaim", "1").unwrap_err();
+        assert!(matches!(error, CgroupError::Write { .. }), "{error}");
+    } else {
+        let error = by_hand("memory.high", "50000000").unwrap_err();
+        assert!(matches!(error, CgroupError::OnV1 { .. }), "{error}");
     }
 }
 

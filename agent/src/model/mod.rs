@@ -12,6 +12,8 @@ mod ids;
 mod pod;
 /// What a new agent does about what an old one left: a table from facts to actions.
 pub mod recovery;
+/// Limits after changes.
+pub mod resources;
 /// Stop signals.
 pub mod signal;
 
@@ -23,3 +25,4 @@ pub use digest::{Digest, InvalidDigest};
 pub use error_kind::ErrorKind;
 pub use ids::{ContainerId, InvalidId, PodId};
 pub use pod::{Pod, PodKey, PodPhase, PodSpec, PodState, namespace_options};
+pub use resources::{CgroupValue, Resources};

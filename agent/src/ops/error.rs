@@ -300,14 +300,23 @@ fn image_kind(error: &ImageError) -> ErrorKind {
 fn cgroup_kind(error: &CgroupError) -> ErrorKind {
     match error {
         CgroupError::Path { .. } | CgroupError::Devices(_) => ErrorKind::InvalidArgument,
-        CgroupError::NoController { .. } => ErrorKind::FailedPrecondition,
-        CgroupError::Write { source, .. } if source.kind() == io::ErrorKind::InvalidInput => ErrorKind::InvalidArgument,
+        CgroupError::NoController { .. } | CgroupError::OnV1 { .. } | CgroupError::InUse { .. } => {
+            ErrorKind::FailedPrecondition
+        }
+        CgroupError::NotUndone { .. } => ErrorKind::Internal,
+        CgroupError::Write { source, .. } if refused(source) => ErrorKind::InvalidArgument,
         CgroupError::Write { source, .. } | CgroupError::Io { source, .. } => io_kind(source),
         CgroupError::Timeout { .. } => ErrorKind::DeadlineExceeded,
         CgroupError::NoHierarchy => ErrorKind::Unimplemented,
         CgroupError::Systemd { .. } => ErrorKind::Unavailable,
         CgroupError::Job { .. } => ErrorKind::Internal,
     }
+}
+
+/// What the kernel says of a value that it does not take: EINVAL, a number out of range, a device that is not there.
+fn refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ERANGE | libc::ENODEV | libc::EOPNOTSUPP | libc::EACCES))
+        || error.kind() == io::ErrorKind::InvalidInput
 }
 
 /// Init works on what the request and the image name: what it does not find is the request's mistake.

@@ -18,7 +18,9 @@ pub enum CgroupError {
     #[error("no cgroup file system is mounted below /sys/fs/cgroup")]
     NoHierarchy,
     /// A limit that the host cannot set.
-    #[error("{file} = {value:?}: the {controller} controller is not available on this host")]
+    #[error(
+        "{file} = {value:?}: the {controller} controller, or the kernel's support for this file, is not available on this host"
+    )]
     NoController {
         /// Which.
         controller: &'static str,
@@ -26,6 +28,31 @@ pub enum CgroupError {
         file: String,
         /// What was to be written.
         value: String,
+    },
+    /// A file of cgroup v2 whose controller this host has on v1.
+    #[error("{file} = {value:?}: this is a file of cgroup v2, and this host has its controller on cgroup v1")]
+    OnV1 {
+        /// As requested.
+        file: String,
+        /// What was to be written.
+        value: String,
+    },
+    /// More memory is in use than a new limit allows, and not enough of it could be reclaimed.
+    #[error("a memory limit of {limit} bytes is below what is in use, {usage} bytes; the limit is as it was")]
+    InUse {
+        /// The new limit in bytes.
+        limit: u64,
+        /// Bytes.
+        usage: u64,
+    },
+    /// A change failed half way, and what it had changed could not be changed back.
+    #[error("limits are partly changed, because they could not be changed back ({undo}) after this")]
+    NotUndone {
+        /// What changing back failed of.
+        undo: String,
+        /// What the change failed of.
+        #[source]
+        source: Box<CgroupError>,
     },
     /// A file that did not take a value.
     #[error("write {value:?} to {}", file.display())]

@@ -15,7 +15,7 @@ mod error;
 mod folder;
 /// Which hierarchies the host has.
 mod layout;
-/// Resources to file contents.
+/// Limits, set and changed.
 mod limits;
 /// What the processes have open.
 mod open_files;
@@ -37,7 +37,7 @@ pub use counters::{Counters, DiskCounters};
 pub use devices::attach_device_rules;
 pub use error::CgroupError;
 pub use layout::{Driver, Layout};
-pub use limits::cpu_weight;
+pub use limits::{Change, cpu_weight};
 pub use open_files::OpenFiles;
 pub use psi::{Psi, Stall};
 pub use stats::CgroupStats;
@@ -94,12 +94,26 @@ impl Cgroup {
         &self.path
     }
 
-    /// Changes limits of a running container; what is not set stays.
+    /// Changes limits of a running container, all that are set or none; what is not set stays, and so do device rules.
     ///
     /// # Errors
-    /// `CgroupError`: which file did not take which value. Limits written before it stay.
+    /// As `change` and `Change::carry_out`.
     pub fn update(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
-        self.apply(limits)
+        self.change(limits)?.carry_out()
+    }
+
+    /// A change of limits, looked up and ready to be made.
+    ///
+    /// # Errors
+    /// `CgroupError`: the cgroup is gone, the host does not have such a limit, or more memory is in use than the new
+    /// limit allows. The limits are as they were.
+    pub fn change(&self, limits: &LinuxResources) -> Result<Change, CgroupError> {
+        let hugepages = limits.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty());
+        // Not at creation, maybe: see `make`.
+        if let Some(root) = self.layout.unified().filter(|_| hugepages && !self.layout.is_unified()) {
+            self.enable_controllers(root)?;
+        }
+        Change::of(self, limits)
     }
 
     /// What a process needs to enter, and what tells of out-of-memory kills.
@@ -168,7 +182,7 @@ impl Cgroup {
     }
 
     fn apply(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
-        limits::apply(&self.layout, &self.path, limits)?;
+        limits::set(&self.layout, &self.path, limits)?;
         devices::apply(&self.layout, &self.path, limits.devices().as_deref().unwrap_or_default())
     }
 }
