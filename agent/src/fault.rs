@@ -42,6 +42,9 @@ pub const POINTS: &[&str] = &[
     "stop_pod.network_removed",
     "stop_pod.monitor_ended",
     "stop_pod.recorded",
+    "update_container_resources.intended",
+    "update_container_resources.written",
+    "update_container_resources.recorded",
 ];
 
 /// A place where a crash test may kill the agent.

@@ -126,8 +126,7 @@ pub(super) fn container_status(container: &Container) -> v1::ContainerStatus {
 }
 
 fn resources(container: &Container) -> Option<v1::ContainerResources> {
-    let linux = container.spec.config.linux.as_ref()?.resources.clone()?;
-    Some(v1::ContainerResources { linux: Some(linux), windows: None })
+    Some(v1::ContainerResources { linux: Some(container.limits()?.clone()), windows: None })
 }
 
 fn user(container: &Container) -> v1::ContainerUser {

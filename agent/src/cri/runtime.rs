@@ -177,6 +177,22 @@ impl RuntimeService for Face {
         done(self.for_container(&id).await.reopen_log(&id).await)
     }
 
+    async fn update_container_resources(
+        &self,
+        request: Request<UpdateContainerResourcesRequest>,
+    ) -> Answer<UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        done(self.for_container(&request.container_id).await.update_container_resources(request).await)
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<UpdatePodSandboxResourcesResponse> {
+        let request = request.into_inner();
+        done(self.for_pod(&request.pod_sandbox_id).await.update_pod_resources(request).await)
+    }
+
     async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
         let ExecSyncRequest { container_id: id, cmd, timeout } = request.into_inner();
         let engine = self.for_container(&id).await;
@@ -319,8 +335,6 @@ impl RuntimeService for Face {
     }
 
     unimplemented_verbs! {
-        UpdateContainerResources: update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
-        UpdatePodSandboxResources: update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
         CheckpointContainer: checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
         CheckpointPod: checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
         RestorePod: restore_pod(RestorePodRequest) -> RestorePodResponse;

@@ -7,10 +7,10 @@
 //!      └──────────────────────────────────────────┘
 //! ```
 
-use cri_api::v1::{ContainerConfig, ContainerMetadata, Mount};
+use cri_api::v1::{ContainerConfig, ContainerMetadata, LinuxContainerResources, Mount};
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, Digest, PodId};
+use super::{ContainerId, Digest, PodId, Resources};
 
 /// A container that was made whole; a half-made one is never seen outside `ops::create_container`.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Container {
     pub spec: ContainerSpec,
     /// What does.
     pub state: ContainerState,
+    /// Its limits, when they were changed since.
+    pub resources: Option<Resources>,
 }
 
 /// The unchanging part, kept in the container's `spec` file. Written before anything else is made for the container.
@@ -300,6 +302,12 @@ impl Container {
     /// The request's metadata; `ops::create_container` refuses a container without.
     pub fn metadata(&self) -> ContainerMetadata {
         self.spec.config.metadata.clone().unwrap_or_default()
+    }
+
+    /// The limits in force: as they were changed last, else those of the request.
+    pub fn limits(&self) -> Option<&LinuxContainerResources> {
+        let requested = || self.spec.config.linux.as_ref()?.resources.as_ref();
+        self.resources.as_ref().map(|resources| &resources.in_force).or_else(requested)
     }
 
     /// The image as the request names it.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cri_api::v1::{NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata};
+use cri_api::v1::{LinuxContainerResources, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata};
 use serde::{Deserialize, Serialize};
 
 use super::PodId;
@@ -39,12 +39,25 @@ pub struct PodSpec {
 }
 
 /// The changing part, kept in the pod's `state` file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodState {
     /// Ready until it is stopped or its monitor is lost; never ready again.
     pub phase: PodPhase,
     /// The pod's addresses, IPv4 first; none in the host's network. Kept after a stop: kubelet compares them.
     pub addresses: Vec<IpAddr>,
+    /// What the pod takes beside its containers, when it was changed since the request.
+    #[serde(default)]
+    pub overhead: Option<LinuxContainerResources>,
+    /// What its containers may take together, when it was changed since the request.
+    #[serde(default)]
+    pub resources: Option<LinuxContainerResources>,
+}
+
+impl PodState {
+    /// A pod that was just made.
+    pub fn ready(addresses: Vec<IpAddr>) -> Self {
+        Self { phase: PodPhase::Ready, addresses, overhead: None, resources: None }
+    }
 }
 
 /// CRI `PodSandboxState`.
@@ -84,6 +97,18 @@ impl std::fmt::Display for PodKey {
 }
 
 impl Pod {
+    /// The request, with what was changed since.
+    pub fn config(&self) -> PodSandboxConfig {
+        let mut config = self.spec.config.clone();
+        let PodState { overhead, resources, .. } = &self.state;
+        if overhead.is_some() || resources.is_some() {
+            let linux = config.linux.get_or_insert_default();
+            linux.overhead = overhead.clone().or(linux.overhead.take());
+            linux.resources = resources.clone().or(linux.resources.take());
+        }
+        config
+    }
+
     /// The request's metadata; `ops::run_pod` refuses a pod without.
     pub fn metadata(&self) -> PodSandboxMetadata {
         self.spec.config.metadata.clone().unwrap_or_default()

@@ -94,7 +94,8 @@ impl Engine {
         }
         fault::point("create_container.cloned");
         phases.mark("init");
-        self.state.put_container(Container { id: id.clone(), spec, state: ContainerState::Created { pid, user } })?;
+        let state = ContainerState::Created { pid, user };
+        self.state.put_container(Container { id: id.clone(), spec, state, resources: None })?;
         fault::point("create_container.created");
         phases.finish();
         Ok(id)

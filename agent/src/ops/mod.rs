@@ -56,6 +56,10 @@ mod stop_pod;
 mod streams;
 /// Rollback.
 mod undo;
+/// UpdateContainerResources.
+mod update_container_resources;
+/// UpdatePodSandboxResources.
+mod update_pod_resources;
 /// Pods in user namespaces.
 mod user_namespace;
 

@@ -181,7 +181,7 @@ impl Engine {
         let (spec, dir) = (&work.spec, &work.dir);
         let Planned { init, sources, root: mut fds, limits, user } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
-        write_process(dir, &init.process)?;
+        write_process(&dir.join(PROCESS_RECORD), &init.process)?;
         let user_namespace = work.user.as_ref().map(PodUser::fd);
         for source in &sources[1..] {
             fds.extend(run::open(std::slice::from_ref(source), user_namespace).map_err(of_source(source))?);
@@ -228,6 +228,14 @@ impl Engine {
                 tracing::warn!("{warning}");
             }
         }
+    }
+
+    /// Changes what an exec in the container inherits; one at the same time has the old or the new.
+    pub(super) fn write_process(&self, id: &ContainerId, process: &ProcessPlan) -> Result<(), Error> {
+        let path = self.state.records().container_dir(id).join(PROCESS_RECORD);
+        let new = path.with_extension("new");
+        write_process(&new, process)?;
+        std::fs::rename(&new, &path).map_err(|source| Error::Io { op: "replace the record", path, source })
     }
 
     /// What an exec in the container inherits.
@@ -281,9 +289,9 @@ fn pod_paths(dir: &Path) -> PodPaths {
     }
 }
 
-fn write_process(dir: &Path, process: &ProcessPlan) -> Result<(), Error> {
-    let path = dir.join(PROCESS_RECORD);
-    std::fs::write(&path, process.encode_to_vec()).map_err(|source| Error::Io { op: "write the record", path, source })
+fn write_process(path: &Path, process: &ProcessPlan) -> Result<(), Error> {
+    let failed = |source| Error::Io { op: "write the record", path: path.to_owned(), source };
+    std::fs::write(path, process.encode_to_vec()).map_err(failed)
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd, Error> {

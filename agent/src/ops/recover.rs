@@ -177,7 +177,7 @@ impl Engine {
                     self.kill_processes(&spec.cgroup).await;
                 }
                 let state = events.into_iter().try_fold(state, ContainerState::step)?;
-                self.keep_container(id, spec, state)?;
+                self.keep_container(id, spec, state).await?;
                 Ok(Outcome::Kept)
             }
             (_, spec, _) => {
@@ -187,11 +187,17 @@ impl Engine {
         }
     }
 
-    fn keep_container(&self, id: &ContainerId, spec: ContainerSpec, state: ContainerState) -> Result<(), Error> {
+    async fn keep_container(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        spec: ContainerSpec,
+        state: ContainerState,
+    ) -> Result<(), Error> {
         if !self.images.hold(&spec.all_layers(), id) {
             tracing::error!(container = %id, image = %spec.image_id, "layers of the container are not in the store any more");
         }
-        Ok(self.state.put_container(Container { id: id.clone(), spec, state })?)
+        let resources = self.settle_resources(id, &spec.cgroup).await;
+        Ok(self.state.put_container(Container { id: id.clone(), spec, state, resources })?)
     }
 
     async fn roll_back_container(

@@ -12,7 +12,7 @@ use super::user_namespace::ids_of;
 use super::{Engine, Error, now, of_pod};
 use crate::fault;
 use crate::libcontainer::spec::{selinux, sysctl};
-use crate::model::{Pod, PodId, PodKey, PodPhase, PodSpec, PodState, namespace_options};
+use crate::model::{Pod, PodId, PodKey, PodSpec, PodState, namespace_options};
 use crate::monitor::client::{MonitorError, PodMonitor, PodNamespaces};
 use crate::network::{self, HostPort, dns};
 use crate::telemetry::phases::Phases;
@@ -74,7 +74,7 @@ impl Engine {
         phases.mark("network");
 
         write_pod_files(&dir, &spec, &addresses)?;
-        let state = PodState { phase: PodPhase::Ready, addresses };
+        let state = PodState::ready(addresses);
         self.state.put_pod(Pod { id: id.clone(), spec, state })?;
         fault::point("run_pod.ready");
         phases.mark("files");

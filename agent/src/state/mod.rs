@@ -18,7 +18,7 @@ pub use events::{Event, EventKind};
 pub use records::{RecordError, Records};
 pub use snapshot::{Lookup, Snapshot};
 
-use crate::model::{Container, ContainerId, ContainerState, Pod, PodId, PodPhase, PodState};
+use crate::model::{Container, ContainerId, ContainerState, Pod, PodId, PodPhase, PodState, Resources};
 
 /// Pods and containers: what is true now, in memory and in the run folder.
 pub struct State {
@@ -120,6 +120,20 @@ impl State {
         let snapshot = self.publish(|snapshot| drop(snapshot.containers.insert(id.clone(), changed.clone())));
         self.tell(kinds, &changed, &snapshot);
         written.map(|()| Some(changed))
+    }
+
+    /// Gives a container other limits: record first, then the snapshot. An unknown container has none.
+    ///
+    /// # Errors
+    /// When the record cannot be written; the snapshot is then unchanged.
+    pub fn change_resources(&self, id: &ContainerId, resources: Resources) -> Result<(), RecordError> {
+        let _writer = self.lock();
+        let current = self.snapshot.load();
+        let Some(container) = current.containers.get(id) else { return Ok(()) };
+        self.records.write_resources(id, Some(&resources))?;
+        let changed = Arc::new(Container { resources: Some(resources), ..Container::clone(container) });
+        self.publish(|snapshot| drop(snapshot.containers.insert(id.clone(), changed)));
+        Ok(())
     }
 
     /// As `change_container`, for a pod.

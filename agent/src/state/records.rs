@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerId, ContainerSpec, ContainerState, PodId, PodSpec, PodState};
+use crate::model::{ContainerId, ContainerSpec, ContainerState, PodId, PodSpec, PodState, Resources};
 
 const VERSION: u32 = 1;
 
@@ -125,6 +125,29 @@ impl Records {
         write(&self.container_dir(id).join("state"), state)
     }
 
+    /// Limits that were changed, or are about to be; `None` takes the record away.
+    ///
+    /// # Errors
+    /// When the record cannot be written or removed.
+    pub fn write_resources(&self, id: &ContainerId, resources: Option<&Resources>) -> Result<(), RecordError> {
+        let path = self.container_dir(id).join("resources");
+        match resources {
+            Some(resources) => write(&path, resources),
+            None => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Limits that were changed since the container was made.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read or understood.
+    pub fn read_resources(&self, id: &ContainerId) -> Result<Option<Resources>, RecordError> {
+        read(&self.container_dir(id).join("resources"))
+    }
+
     /// What was written of a pod; a missing file is `None`.
     ///
     /// # Errors
@@ -236,7 +259,7 @@ fn ids<T: std::str::FromStr>(dir: &Path) -> Result<Vec<T>, RecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ContainerState, PodPhase, ProcessUser};
+    use crate::model::{ContainerState, ProcessUser};
 
     fn spec() -> PodSpec {
         PodSpec {
@@ -258,12 +281,33 @@ mod tests {
         let (read, state) = records.read_pod(&id).unwrap();
         assert_eq!(read.unwrap().config, spec().config);
         assert!(state.is_none());
-        let state = PodState { phase: PodPhase::Ready, addresses: vec!["10.88.0.2".parse().unwrap()] };
+        let state = PodState::ready(vec!["10.88.0.2".parse().unwrap()]);
         records.write_pod_state(&id, &state).unwrap();
         assert_eq!(records.read_pod(&id).unwrap().1, Some(state));
         records.remove_pod(&id).unwrap();
         records.remove_pod(&id).unwrap();
         assert_eq!(records.pod_ids().unwrap(), []);
+    }
+
+    #[test]
+    fn changed_limits_come_back_with_what_takes_a_change_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let id = ContainerId::random().unwrap();
+        make_dir(&records.container_dir(&id)).unwrap();
+        assert!(records.read_resources(&id).unwrap().is_none());
+        let value = |value: &str| crate::model::CgroupValue {
+            controller: "cpu".into(),
+            file: "cpu.shares".into(),
+            value: value.into(),
+        };
+        let mut resources = Resources { undo: vec![value("7")], ..Resources::default() };
+        resources.in_force.unified.insert("memory.high".into(), "5".into());
+        records.write_resources(&id, Some(&resources)).unwrap();
+        assert_eq!(records.read_resources(&id).unwrap(), Some(resources));
+        records.write_resources(&id, None).unwrap();
+        records.write_resources(&id, None).unwrap();
+        assert!(records.read_resources(&id).unwrap().is_none());
     }
 
     #[test]

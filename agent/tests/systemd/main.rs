@@ -127,7 +127,7 @@ async fn scopes_are_made_changed_and_ended() {
     assert!(matches!(&failed, CgroupError::Job { result, .. } if result == "failed"), "{failed}");
     let denied = systemd.start_scope("a.slice/denied.scope", 1, None, true).await.unwrap_err();
     assert_eq!(denied.to_string(), "systemd: start denied.scope");
-    systemd.set_limits("a.slice/x.scope", &limits(), false).await.unwrap();
+    systemd.set_limits("a.slice/x.scope", &LinuxResources::default(), &limits(), false).await.unwrap();
     systemd.stop_scope("a.slice/x.scope").await.unwrap();
     systemd.stop_scope("a.slice/gone.scope").await.unwrap();
     assert!(systemd.stop_scope("a/b").await.is_err());

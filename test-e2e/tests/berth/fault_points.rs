@@ -113,6 +113,8 @@ async fn run(e2e: &Fixture, source: Source<'_>, reference: &str, attempt: u32) -
         client.create_container(&pod, spec::container("main", reference, &["sleep", "1000"]), config).await?;
     client.start_container(&container).await?;
     client.exec(&container, &["true"], 10).await?;
+    let size = v1::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, cpu_shares: 300, ..Default::default() };
+    client.update_resources(&container, size).await?;
     client.reopen_log(&container).await?;
     client.stop_container(&container, 0).await?;
     client.remove_container(&container).await?;

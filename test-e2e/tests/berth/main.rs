@@ -9,5 +9,6 @@ mod fault_points;
 mod images;
 mod leaks;
 mod recovery;
+mod resize;
 mod streams;
 mod user_namespaces;

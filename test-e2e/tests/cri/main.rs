@@ -13,6 +13,7 @@ mod logs;
 mod mounts;
 mod network;
 mod process;
+mod resize;
 mod resources;
 mod stats;
 mod stream_attach;

@@ -194,8 +194,7 @@ fn life(metrics: &mut Metrics, container: &Container) {
 }
 
 fn spec(metrics: &mut Metrics, container: &Container) {
-    let resources = container.spec.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    let Some(resources) = resources else { return };
+    let Some(resources) = container.limits() else { return };
     // A limit below zero is none.
     let limit = |limit: i64| u64::try_from(limit).unwrap_or(0);
     metrics.add(&SPEC_CPU_PERIOD, limit(resources.cpu_period));

@@ -41,7 +41,7 @@ pub(in crate::cri) fn pod_info(pod: &Pod) -> HashMap<String, String> {
     info(json!({
         "hostname": pod.spec.hostname,
         "cgroupParent": pod.spec.cgroup_parent,
-        "config": pod.spec.config,
+        "config": pod.config(),
     }))
 }
 
@@ -51,6 +51,7 @@ pub(in crate::cri) fn container_info(container: &Container) -> HashMap<String, S
         "sandboxID": container.spec.pod,
         "pid": container.state.pid().unwrap_or(0),
         "cgroup": container.spec.cgroup,
+        "resources": container.limits(),
         "config": container.spec.config,
     }))
 }
@@ -100,5 +101,17 @@ mod tests {
         assert_eq!(info["config"]["labels"]["app"], "web");
         let info: serde_json::Value = serde_json::from_str(&pod_info(&sample::pod("a", "web"))["info"]).unwrap();
         assert_eq!(info["config"]["metadata"]["attempt"], 3);
+    }
+
+    #[test]
+    fn a_pods_configuration_tells_what_was_changed_since() {
+        let mut pod = sample::pod("a", "web");
+        let limit = |bytes| v1::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
+        let linux = pod.spec.config.linux.get_or_insert_default();
+        (linux.overhead, linux.resources) = (Some(limit(1)), Some(limit(2)));
+        pod.state.resources = Some(limit(9));
+        let info: serde_json::Value = serde_json::from_str(&pod_info(&pod)["info"]).unwrap();
+        let told = |part: &str| info["config"]["linux"][part]["memory_limit_in_bytes"].clone();
+        assert_eq!((told("overhead"), told("resources")), (1.into(), 9.into()));
     }
 }

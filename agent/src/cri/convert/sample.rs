@@ -2,7 +2,7 @@
 
 use cri_api::v1::{ContainerConfig, ContainerMetadata, ImageSpec, PodSandboxConfig, PodSandboxMetadata};
 
-use crate::model::{Container, ContainerSpec, ContainerState, Digest, Pod, PodPhase, PodSpec, PodState, ProcessUser};
+use crate::model::{Container, ContainerSpec, ContainerState, Digest, Pod, PodSpec, PodState, ProcessUser};
 
 fn id(start: &str) -> String {
     format!("{start:0<64}")
@@ -26,10 +26,7 @@ pub(in crate::cri) fn pod(start: &str, app: &str) -> Pod {
             cgroup_parent: "/kubepods".into(),
             selinux_level: String::new(),
         },
-        state: PodState {
-            phase: PodPhase::Ready,
-            addresses: vec!["10.88.0.2".parse().unwrap(), "fd88::2".parse().unwrap()],
-        },
+        state: PodState::ready(vec!["10.88.0.2".parse().unwrap(), "fd88::2".parse().unwrap()]),
     }
 }
 
@@ -59,5 +56,6 @@ pub(in crate::cri) fn container(start: &str, pod: &str, app: &str) -> Container 
             user: ProcessUser { uid: 1000, gid: 100, groups: vec![100, 5] },
             started_at: 7,
         },
+        resources: None,
     }
 }

@@ -81,3 +81,15 @@ fn mounts_come_back_unaltered() {
     container.spec.config.mounts = vec![mount.clone(), mount.clone()];
     assert_eq!(container_status(&container).mounts, [mount.clone(), mount]);
 }
+
+#[test]
+fn the_limits_told_are_those_in_force() {
+    let mut container = sample::container("c", "a", "web");
+    assert_eq!(container_status(&container).resources, None);
+    let limit = |bytes| v1::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
+    container.spec.config.linux.get_or_insert_default().resources = Some(limit(5));
+    let told = |container: &Container| container_status(container).resources.unwrap().linux.unwrap();
+    assert_eq!(told(&container), limit(5));
+    container.resources = Some(crate::model::Resources { in_force: limit(7), undo: Vec::new() });
+    assert_eq!(told(&container), limit(7));
+}

@@ -111,6 +111,11 @@ pub enum CgroupError {
 }
 
 impl CgroupError {
+    /// The file is not there; the cgroup may be.
+    pub(super) fn is_no_file(&self) -> bool {
+        matches!(self, Self::Io { source, .. } | Self::Write { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The cgroup is not there (any more).
     pub fn is_not_found(&self) -> bool {
         match self {

@@ -148,7 +148,7 @@ impl<'a> Target<'a> {
         };
         let (_, opened) = folder.insert((wanted.controller, opened));
         match opened.write(&wanted.file, &wanted.value) {
-            Err(error) if error.is_not_found() => match &wanted.missing {
+            Err(error) if error.is_no_file() => match &wanted.missing {
                 Missing::Refuse => Err(self.unavailable(wanted)),
                 Missing::Skip => Ok(()),
                 Missing::Instead(other) => self.put(other, folder),
@@ -161,7 +161,7 @@ impl<'a> Target<'a> {
     fn look_up(&self, wanted: &Write) -> Result<Option<(CgroupValue, CgroupValue)>, CgroupError> {
         let old = match self.open_for(wanted)?.read(&wanted.file) {
             Ok(old) => old,
-            Err(error) if error.is_not_found() => {
+            Err(error) if error.is_no_file() => {
                 return match &wanted.missing {
                     Missing::Refuse => Err(self.unavailable(wanted)),
                     Missing::Skip => Ok(None),

@@ -17,6 +17,8 @@ mod folder;
 mod layout;
 /// Limits, set and changed.
 mod limits;
+/// The processes' rank when memory runs out.
+mod oom_score;
 /// What the processes have open.
 mod open_files;
 /// A container's place below its pod's cgroup.

@@ -17,7 +17,7 @@ use oci_spec::runtime::LinuxResources;
 use tokio::sync::Mutex;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
-use self::properties::properties;
+use self::properties::{properties, taken_away};
 use super::CgroupError;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
@@ -108,13 +108,21 @@ impl Systemd {
         }
     }
 
-    /// Tells systemd of changed limits; `Cgroup::update` writes them.
+    /// Tells systemd of changed limits; `Change` writes them. What was set `before` and is not any more has no limit.
     ///
     /// # Errors
     /// `CgroupError::Systemd`, e.g. when the scope is gone.
-    pub async fn set_limits(&self, path: &str, limits: &LinuxResources, unified: bool) -> Result<(), CgroupError> {
+    pub async fn set_limits(
+        &self,
+        path: &str,
+        before: &LinuxResources,
+        limits: &LinuxResources,
+        unified: bool,
+    ) -> Result<(), CgroupError> {
         let (_, unit) = split(path)?;
-        let body = (unit, true, properties(limits, unified));
+        let mut told = properties(limits, unified);
+        told.extend(taken_away(&properties(before, unified), &told));
+        let body = (unit, true, told);
         self.call(Doing { op: "set properties of", unit }, "SetUnitProperties", &body).await.map(drop)
     }
 

@@ -88,11 +88,11 @@ fn capabilities(sets: Option<&LinuxCapabilities>, held: u64, warnings: &mut Vec<
 }
 
 fn oom_score_adj(asked: i32, host: &HostFacts, warnings: &mut Vec<Warning>) -> i32 {
-    if asked >= host.oom_score_adj || host.has_sys_resource() {
-        return asked;
+    let score = host.oom_score_adj_for(asked);
+    if score != asked {
+        warnings.push(Warning::OomScoreAdj { lowest: host.oom_score_adj });
     }
-    warnings.push(Warning::OomScoreAdj { lowest: host.oom_score_adj });
-    host.oom_score_adj
+    score
 }
 
 fn rlimits(process: &Process) -> Vec<Rlimit> {

@@ -59,6 +59,11 @@ pub struct Hierarchy {
 }
 
 impl HostFacts {
+    /// The nearest to an oom_score_adj that the agent can give.
+    pub fn oom_score_adj_for(&self, asked: i32) -> i32 {
+        if self.has_sys_resource() { asked } else { asked.max(self.oom_score_adj) }
+    }
+
     /// The agent may raise limits and lower oom_score_adj.
     pub fn has_sys_resource(&self) -> bool {
         self.held_caps & (1 << 24) != 0

@@ -49,15 +49,19 @@ fn cpu(asked: &LinuxContainerResources) -> Result<LinuxCpu, SpecError> {
 /// A limit on memory alone lets the container swap without bound, so that swap is limited with it where that can be.
 fn memory(asked: &LinuxContainerResources, host: &HostFacts) -> Result<Option<LinuxMemory>, SpecError> {
     let (limit, swap) = (asked.memory_limit_in_bytes, asked.memory_swap_limit_in_bytes);
-    if limit < 0 {
-        return Err(invalid("linux.resources.memory_limit_in_bytes", limit, "is negative"));
+    if limit < -1 {
+        let field = "linux.resources.memory_limit_in_bytes";
+        return Err(invalid(field, limit, "is neither a limit nor -1 (no limit)"));
     }
+    let field = "linux.resources.memory_swap_limit_in_bytes";
     if swap < -1 || (swap > 0 && swap < limit) {
-        let field = "linux.resources.memory_swap_limit_in_bytes";
         return Err(invalid(field, swap, "is memory and swap together, and so not less than the memory limit"));
     }
+    if swap > 0 && limit <= 0 {
+        return Err(invalid(field, swap, "is memory and swap together, and needs a limit on memory"));
+    }
     let swap = match swap {
-        0 => (limit > 0 && host.swap_limit).then_some(limit),
+        0 => (limit != 0 && host.swap_limit).then_some(limit),
         explicit => Some(explicit),
     };
     if limit == 0 && swap.is_none() {
@@ -92,7 +96,11 @@ fn hugepages(asked: &LinuxContainerResources, host: &HostFacts) -> Result<Option
     Ok(if limits.is_empty() { None } else { Some(limits) })
 }
 
-pub(super) fn oom_score_adj(requested: Option<&LinuxContainerResources>) -> Result<i32, SpecError> {
+/// How ready the kernel is to kill the container's processes for memory, from -1000 to 1000.
+///
+/// # Errors
+/// `SpecError::Invalid`: it is none of these.
+pub fn oom_score_adj(requested: Option<&LinuxContainerResources>) -> Result<i32, SpecError> {
     let value = requested.map_or(0, |resources| resources.oom_score_adj);
     match i32::try_from(value) {
         Ok(score @ -1000..=1000) => Ok(score),

@@ -552,7 +552,7 @@ fn resources_are_all_carried() {
     let refused: [(Change, &str); 8] = [
         (|r| r.cpu_shares = -1, "cpu_shares"),
         (|r| r.cpu_quota = -2, "cpu_quota"),
-        (|r| r.memory_limit_in_bytes = -1, "memory_limit"),
+        (|r| r.memory_limit_in_bytes = -2, "memory_limit"),
         (|r| r.memory_swap_limit_in_bytes = 1, "memory_swap_limit"),
         (|r| r.hugepage_limits[0].limit = 1, "no hugetlb controller"),
         (|r| r.hugepage_limits[0].page_size = "big".to_owned(), "page size"),

@@ -22,7 +22,9 @@ fn full() -> v1::PodSandboxMetrics {
     let stats = Stats { timestamp: 5_000_000_000, cgroup: Some(cgroup), usage_nano_cores: None, layer };
     let mut container = sample::container("c", "a", "web");
     let resources = v1::LinuxContainerResources { cpu_quota: 9, memory_limit_in_bytes: -1, ..Default::default() };
-    container.spec.config.linux.get_or_insert_default().resources = Some(resources);
+    container.spec.config.linux.get_or_insert_default().resources = Some(Default::default());
+    // What is told is what is in force, not what the container was made with.
+    container.resources = Some(crate::model::Resources { in_force: resources, undo: Vec::new() });
     let traffic = Traffic { bytes: 11, packets: 12, errors: 13, dropped: 14 };
     let interface = Interface { name: "eth0".into(), received: traffic, sent: Traffic::default() };
     let measured = PodStats {

@@ -62,6 +62,20 @@ pub(super) fn properties(limits: &LinuxResources, unified: bool) -> Properties {
     list
 }
 
+/// systemd's word for no limit, for what is among the properties before and not among those of now.
+pub(super) fn taken_away(before: &Properties, now: &Properties) -> Properties {
+    let gone = before.iter().filter(|(name, _)| now.iter().all(|(other, _)| other != name));
+    gone.map(|(name, _)| {
+        let none = match *name {
+            "AllowedCPUs" | "AllowedMemoryNodes" => Variant::from(Vec::<u8>::new()),
+            "MemoryMin" | "MemoryLow" => Variant::from(0u64),
+            _ => Variant::from(u64::MAX),
+        };
+        (*name, none)
+    })
+    .collect()
+}
+
 /// systemd keeps quotas in per cent: rounded up, so that it never gives less than was asked for.
 fn quota_per_second(quota: i64, period: u64) -> u64 {
     const PER_CENT: u64 = 10_000;
@@ -134,6 +148,16 @@ mod tests {
         expect("MemoryHigh", "90");
         expect("MemoryMin", "18446744073709551615");
         assert!(unified.contains_key("AllowedCPUs"));
+        let mut fewer = LinuxResources::default();
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(7));
+        fewer.set_memory(Some(memory));
+        let gone = named(&taken_away(&properties(&limits, true), &properties(&fewer, true)));
+        assert!(!gone.contains_key("MemoryMax") && gone.contains_key("AllowedCPUs"), "{gone:?}");
+        assert!(
+            gone["MemorySwapMax"].ends_with("18446744073709551615") && gone["MemoryMin"].ends_with("64 0"),
+            "{gone:?}"
+        );
         let legacy = named(&properties(&limits, false));
         assert!(legacy["CPUShares"].ends_with("1024") && legacy["MemoryLimit"].ends_with("100"));
         assert!(!legacy.contains_key("AllowedCPUs") && !legacy.contains_key("MemoryHigh"));
