@@ -1,7 +1,15 @@
-//! Container networking: what a pod's network is built from.
+//! Container networking: the CNI specification for those who call plugins and for those who are called, and what a
+//! pod's network is built from.
 //!
-//! Every module works on its own: no runtime, no daemon, no state but what its caller hands over.
+//! Every module works on its own: no runtime, no daemon, no state but what its caller hands over. From the top down:
+//! [`client`] calls plugins by the lists that [`conf`] finds; both speak in [`types`].
 
+/// One call of a plugin, and who carries it out.
+pub mod call;
+/// The runtime's side: ADD, DEL, CHECK, GC, STATUS and VERSION, with records of what was added.
+pub mod client;
+/// Network configuration: lists of plugins on disk, capability arguments.
+pub mod conf;
 /// Packet filter chains of our own, asserted as a whole through `iptables` and `ip6tables`.
 pub mod firewall;
 /// Address management: ranges, the next free address, and a store that survives a crash at any step.
@@ -10,3 +18,5 @@ pub mod ipam;
 pub mod netlink;
 /// nftables by raw netlink: tables replaced in one transaction, map elements added and taken in one message.
 pub mod nftables;
+/// The specification's words: versions, results, errors, names.
+pub mod types;

@@ -1,0 +1,12 @@
+//! Network configuration: the files of an operator, and what a runtime adds to them for one call.
+//!
+//! [`Folder`] finds lists on disk; [`NetworkList::parse`] reads one (pure); [`Capabilities`] and [`PluginConf::input`] make
+//! of it what a plugin gets on its standard input.
+
+mod capabilities;
+mod folder;
+mod list;
+
+pub use capabilities::{Bandwidth, Capabilities, DnsCapability, IpRange, PortMapping};
+pub use folder::{Folder, FolderError, RefusedFile};
+pub use list::{InvalidConf, NetworkList, PluginConf};
