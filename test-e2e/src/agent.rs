@@ -115,8 +115,14 @@ impl Agent {
 
     /// What `berth image ARGUMENTS` prints.
     pub fn image(&self, arguments: &[&str]) -> io::Result<String> {
+        self.image_as("", arguments)
+    }
+
+    /// The same with a password for a registry.
+    pub fn image_as(&self, password: &str, arguments: &[&str]) -> io::Result<String> {
         let mut command = std::process::Command::new(&self.binary);
-        let output = command.args(["image", "--socket"]).arg(&self.socket).args(arguments).output()?;
+        let command = command.args(["image", "--socket"]).arg(&self.socket).args(arguments);
+        let output = command.env("BERTH_REGISTRY_PASSWORD", password).output()?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
         }

@@ -11,6 +11,8 @@ use crate::image::{Blob, Image};
 pub mod hostile;
 /// As much HTTP/1.1 as pushing to a registry takes.
 pub mod http;
+/// A registry behind TLS.
+pub mod tls;
 
 /// A running docker-registry on a port of its own, with its folder below the test's.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ mod fault_points;
 mod images;
 mod leaks;
 mod recovery;
+mod registries;
 mod resize;
 mod streams;
 mod user_namespaces;

@@ -93,3 +93,18 @@ pub(super) fn is_transient(error: &reqwest::Error) -> bool {
 pub(super) fn describe(error: reqwest::Error) -> String {
     chain(&error.without_url())
 }
+
+/// What an operator can do about a failed request to `endpoint`, where its causes tell.
+pub(super) fn remedy(endpoint: &Endpoint, causes: &str) -> &'static str {
+    if causes.contains("UnknownIssuer") {
+        return " (name the certificate of its authority as `ca` in its hosts.toml)";
+    }
+    // In TLS 1.3 the client is done before the server misses its certificate: often nothing is left to be seen of the alert.
+    let without = endpoint.base.scheme() == "https" && endpoint.tls.client.is_none();
+    if without
+        && ["CertificateRequired", "BadCertificate", "connection closed"].iter().any(|sign| causes.contains(sign))
+    {
+        return " (if it wants a certificate of ours: name it as `client` in its hosts.toml)";
+    }
+    ""
+}

@@ -187,7 +187,10 @@ fn parse(text: &str, dir: &Path, registry: &str) -> Result<Vec<Endpoint>, String
         endpoint(&file.server, file.root, dir, registry)
             .map_err(|reason| format!("server {:?}: {reason}", file.server))?
     };
-    endpoints.push(last);
+    // Many name the server among the hosts, too, with its certificates only there: it is asked once, as it is told there.
+    if !endpoints.iter().any(|host| host.base == last.base && host.resolve && host.pull) {
+        endpoints.push(last);
+    }
     Ok(endpoints)
 }
 
@@ -304,6 +307,17 @@ mod tests {
         let key = PathBuf::from("/etc/certs.d/x/k.pem");
         assert_eq!(endpoints[2].tls.client, Some((PathBuf::from("/etc/certs.d/x/c.pem"), Some(key))));
         assert_eq!(endpoints[2].connect_timeout, Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_server_that_is_among_the_hosts_is_asked_once() {
+        let file = |capabilities: &str| {
+            format!("server = \"https://r.io\"\n[host.\"https://r.io\"]\ncapabilities = {capabilities}\nca = \"r.pem\"")
+        };
+        let endpoints = read(&file(r#"["pull", "resolve"]"#), "r.io");
+        assert_eq!(bases(&endpoints), ["https://r.io/v2"]);
+        assert!(!endpoints[0].is_mirror && endpoints[0].tls.ca.len() == 1);
+        assert_eq!(bases(&read(&file(r#"["pull"]"#), "r.io")), ["https://r.io/v2"; 2], "tags are asked of the server");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, R
 use reqwest::{Response, StatusCode, Url};
 
 use super::challenge::{self, Challenge};
-use super::connection::{describe, is_transient};
+use super::connection::{describe, is_transient, remedy};
 use super::credentials::Auth;
 use super::hosts::Endpoint;
 use super::repository::Repository;
@@ -264,6 +264,7 @@ impl Repository {
     }
 
     pub(super) fn unavailable(&self, endpoint: &Endpoint, what: &str, detail: String) -> ImageError {
+        let detail = format!("{detail}{}", remedy(endpoint, &detail));
         ImageError::RegistryUnavailable { what: what.to_owned(), registry: endpoint.host(), detail }
     }
 
