@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use cri_api::v1::image_service_client::ImageServiceClient;
-use cri_api::v1::{Image, ImageSpec, ListImagesRequest, RemoveImageRequest};
+use cri_api::v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, RemoveImageRequest};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -107,6 +107,8 @@ pub(super) enum ImageFailure {
     Refused(Box<Status>),
     #[error("the agent ended the pull without a result")]
     NoResult,
+    #[error("there is no image {}", .0.join(", "))]
+    NoImage(Vec<String>),
 }
 
 impl From<Status> for ImageFailure {
@@ -274,13 +276,20 @@ fn short(digest: &str) -> &str {
     hex.get(..SHORT_ID).unwrap_or(hex)
 }
 
+/// To the CRI it is no failure to remove what is not there; to whoever typed a name it is.
 async fn remove(channel: Channel, references: Vec<String>) -> Result<(), ImageFailure> {
     let mut client = ImageServiceClient::new(channel);
-    for image in references {
-        let spec = ImageSpec { image, ..ImageSpec::default() };
-        client.remove_image(RemoveImageRequest { image: Some(spec) }).await?;
+    let mut unknown = Vec::new();
+    for name in references {
+        let image = Some(ImageSpec { image: name.clone(), ..ImageSpec::default() });
+        let status = client.image_status(ImageStatusRequest { image: image.clone(), verbose: false });
+        if status.await?.into_inner().image.is_none() {
+            unknown.push(name);
+        } else {
+            client.remove_image(RemoveImageRequest { image }).await?;
+        }
     }
-    Ok(())
+    if unknown.is_empty() { Ok(()) } else { Err(ImageFailure::NoImage(unknown)) }
 }
 
 #[cfg(test)]

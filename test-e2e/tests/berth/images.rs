@@ -36,6 +36,46 @@ async fn a_container_is_committed_exported_imported_and_run_again() {
     assert!(unknown.to_string().contains("does not exist"), "{unknown}");
 }
 
+/// The columns of `berth image ls`, without its heading.
+fn listed(e2e: &Fixture) -> Vec<Vec<String>> {
+    let text = e2e.agent().image(&["ls"]).expect("ls");
+    let mut lines = text.lines().map(|line| line.split("  ").map(str::trim).filter(|c| !c.is_empty()));
+    let heading: Vec<&str> = lines.next().expect("a heading").collect();
+    assert_eq!(heading, ["NAME", "ID", "SIZE"]);
+    lines.map(|columns| columns.map(str::to_owned).collect()).collect()
+}
+
+#[tokio::test]
+async fn images_are_pulled_listed_imported_and_removed_by_hand() {
+    let e2e = Fixture::own("by-hand").await;
+    e2e.agent().image(&["rm", e2e.busybox()]).expect("rm");
+    assert_eq!(listed(&e2e), Vec::<Vec<String>>::new());
+    assert_eq!(e2e.agent().image(&["ls", "--quiet"]).expect("ls"), "");
+
+    let id = e2e.agent().image(&["pull", e2e.busybox()]).expect("pull");
+    assert_eq!(e2e.client.image_status(e2e.busybox()).await.expect("status").map(|image| image.id), Some(id.clone()));
+    let short = &id["sha256:".len()..][..12];
+    let [row] = &listed(&e2e)[..] else { panic!("one image: {:?}", listed(&e2e)) };
+    assert_eq!(row[..2], [e2e.busybox(), short]);
+    assert!(row[2].ends_with("iB"), "{row:?}");
+    assert_eq!(e2e.agent().image(&["ls", "-q"]).expect("ls"), id);
+
+    let archive = e2e.folder("by-hand").join("image.tar");
+    e2e.agent().image(&["export", &id, &archive.display().to_string()]).expect("export");
+    e2e.agent().image(&["rm", short]).expect("rm by the id that ls shows");
+    let told = e2e.agent().image(&["import", &archive.display().to_string()]).expect("import");
+    let [row] = &listed(&e2e)[..] else { panic!("one image: {:?}", listed(&e2e)) };
+    assert_eq!(row[0], e2e.busybox());
+    assert!(told.starts_with(&format!("sha256:{}", row[1])) && told.ends_with(e2e.busybox()), "{told}: {row:?}");
+
+    let unknown = format!("{}/e2e/none:1", e2e.registry().address);
+    let refused = e2e.agent().image(&["pull", &unknown]).expect_err("there is no such image").to_string();
+    assert!(refused.contains("e2e/none"), "{refused}");
+    let refused = e2e.agent().image(&["rm", "no/such:1", e2e.busybox()]).expect_err("one is not there").to_string();
+    assert!(refused.contains("there is no image no/such:1"), "{refused}");
+    assert_eq!(listed(&e2e), Vec::<Vec<String>>::new(), "the other is removed all the same");
+}
+
 #[tokio::test]
 async fn an_image_volume_survives_its_image_and_the_agent() {
     let mut e2e = Fixture::own("volume-crash").await;
