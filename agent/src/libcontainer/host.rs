@@ -47,7 +47,6 @@ pub fn facts(cgroups: CgroupMounts) -> Result<HostFacts, HostError> {
         hugetlb: has_controller(&cgroups, "hugetlb"),
         recursive_readonly: kernel >= (5, 12),
         user_namespaces: kernel >= (6, 3) && may_have_user_namespaces(),
-        detached_layers: kernel >= (6, 15),
         apparmor: apparmor::is_active(),
         apparmor_default: None,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),

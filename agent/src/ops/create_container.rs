@@ -83,7 +83,7 @@ impl Engine {
         phases.mark("record");
 
         let user = self.pod_user(pod)?;
-        let work = Work { pod: pod.clone(), user, root: None, id: id.clone(), spec: spec.clone(), image, dir };
+        let work = Work { pod: pod.clone(), user, id: id.clone(), spec: spec.clone(), image, dir };
         let (prepared, placeholder) = self.prepare(work).await?;
         fault::point("create_container.prepared");
         phases.mark("prepare");

@@ -26,6 +26,8 @@ mod inflight;
 mod locks;
 /// Which monitor belongs to which pod.
 mod monitors;
+/// Layers put together.
+mod mount_overlay;
 /// PortForward.
 mod port_forward;
 /// The file work of CreateContainer.

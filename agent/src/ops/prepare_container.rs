@@ -20,7 +20,7 @@ use crate::libcontainer::host;
 use crate::libcontainer::plan::{
     Attributes, FdSource, ImageTree, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan,
 };
-use crate::libcontainer::run::{self, OpenError};
+use crate::libcontainer::run;
 use crate::libcontainer::spec::security::{self, AppArmorChoice, SeccompChoice};
 use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput, selinux};
 use crate::model::{ContainerId, ContainerSpec, ImageVolume, Pod, ProcessUser};
@@ -34,8 +34,6 @@ pub(super) struct Work {
     pub(super) pod: Pod,
     /// The pod's user namespace, if it has one of its own.
     pub(super) user: Option<PodUser>,
-    /// The root, when it was mounted for us; see `Engine::mount_root`.
-    pub(super) root: Option<OwnedFd>,
     pub(super) id: ContainerId,
     pub(super) spec: ContainerSpec,
     pub(super) image: Arc<Image>,
@@ -67,7 +65,6 @@ impl Engine {
     /// All that touches a disk or a user's volume, on a thread that may hang. systemd makes the scope between its two
     /// halves, and only then are there two; the placeholder keeps the scope.
     pub(super) async fn prepare(self: &Arc<Self>, work: Work) -> Result<(Prepared, Option<Placeholder>), Error> {
-        let work = self.mount_root(work).await?;
         let Some(systemd) = &self.systemd else {
             let prepared = self.on_disk(move |engine| engine.open(&work, engine.plan(&work)?)).await?;
             return Ok((prepared, None));
@@ -76,25 +73,6 @@ impl Engine {
         let placeholder = self.start_scope(systemd, &work.spec.cgroup, planned.limits.as_ref()).await?;
         let prepared = self.on_disk(move |engine| engine.open(&work, planned)).await?;
         Ok((prepared, Some(placeholder)))
-    }
-
-    /// Before Linux 6.15 layers with mapped owners have to be mounted in some mount table for overlayfs to take them, and it
-    /// is not to be the host's: the spawner lends a process with one of its own.
-    async fn mount_root(self: &Arc<Self>, work: Work) -> Result<Work, Error> {
-        if self.host.detached_layers || work.user.is_none() {
-            return Ok(work);
-        }
-        let open = move |engine: &Engine| {
-            let user = work.user.as_ref();
-            let layer = engine.paths.container_layer(&work.id);
-            let upper = make_layer(&layer, user)?;
-            let lower = run::open_mapped_layers(&engine.images.layer_dirs(&work.image.layers), user.map(PodUser::fd))?;
-            Ok((work, lower, run::open_folder(&layer)?, upper.volatile))
-        };
-        let (mut work, lower, writable, volatile) = self.on_disk(open).await?;
-        let mounted = self.spawner.mount_overlay(lower, writable, volatile).await;
-        work.root = Some(mounted.map_err(super::of_pod(&work.pod.id))?);
-        Ok(work)
     }
 
     /// From the image and the request to the plan.
@@ -111,10 +89,7 @@ impl Engine {
             selinux_context: label,
             idmapped: pod_user.is_some(),
         });
-        let root_fd = match &work.root {
-            Some(root) => vec![root.try_clone().map_err(|source| Error::System { op: "duplicate the root", source })?],
-            None => run::open(std::slice::from_ref(&root), pod_user.as_ref().map(PodUser::fd))?,
-        };
+        let root_fd = self.open_sources(work, std::slice::from_ref(&root))?;
 
         let passwd = accounts::read(&root_fd[0], "etc/passwd")?;
         let group = accounts::read(&root_fd[0], "etc/group")?;
@@ -176,15 +151,19 @@ impl Engine {
         mounts.zip(&spec.image_volumes).map(tree).collect()
     }
 
+    fn open_sources(&self, work: &Work, sources: &[FdSource]) -> Result<Vec<OwnedFd>, Error> {
+        let user = work.user.as_ref().map(PodUser::fd);
+        run::open(sources, user, &|overlay| self.mount_overlay(&work.pod.id, user, overlay))
+    }
+
     /// From the plan to what the monitor needs for it.
     fn open(&self, work: &Work, planned: Planned) -> Result<Prepared, Error> {
         let (spec, dir) = (&work.spec, &work.dir);
         let Planned { init, sources, root: mut fds, limits, user } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
         write_process(&dir.join(PROCESS_RECORD), &init.process)?;
-        let user_namespace = work.user.as_ref().map(PodUser::fd);
         for source in &sources[1..] {
-            fds.extend(run::open(std::slice::from_ref(source), user_namespace).map_err(of_source(source))?);
+            fds.extend(self.open_sources(work, std::slice::from_ref(source)).map_err(of_source(source))?);
         }
         let CgroupFds { unified, v1_tasks, memory } = cgroup.join_fds()?;
         Ok(Prepared {
@@ -248,14 +227,14 @@ impl Engine {
 }
 
 /// Says of an image volume's failure what it is.
-fn of_source(source: &FdSource) -> impl FnOnce(OpenError) -> Error + use<> {
+fn of_source(source: &FdSource) -> impl FnOnce(Error) -> Error + use<> {
     let volume = match source {
         FdSource::Image(image) => Some(image.volume.clone()),
         FdSource::Overlay(_) | FdSource::Bind(_) => None,
     };
     |error| match volume {
-        Some(container_path) => Error::ImageVolume { container_path, source: Box::new(error.into()) },
-        None => error.into(),
+        Some(container_path) => Error::ImageVolume { container_path, source: Box::new(error) },
+        None => error,
     }
 }
 

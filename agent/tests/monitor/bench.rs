@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use berth::libcontainer::run;
 use berth::monitor::client::{ExecRequest, MonitorEvent};
 
-use crate::support::{Sandbox, process};
+use crate::support::{Sandbox, open_sources, process};
 
 fn show(what: &str, mut times: Vec<Duration>) {
     times.sort();
@@ -29,7 +28,7 @@ async fn latencies() {
         times[0].push(begun.elapsed());
         let container = pod.container("exit 0");
         let begun = Instant::now();
-        let fds = run::open(&container.sources, None).unwrap();
+        let fds = open_sources(&container.sources).unwrap();
         times[1].push(begun.elapsed());
         drop(fds);
         container.fresh_folders();

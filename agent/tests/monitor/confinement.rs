@@ -7,11 +7,10 @@ use berth::libcontainer::plan::{
     Action, MakeDir, MountFs, MountSource, MoveMount, PathStep, SetMountAttr, Step, Sysctl, Unit,
 };
 use berth::libcontainer::plan::{FdSource, Missing};
-use berth::libcontainer::run;
 use berth::monitor::client::MonitorError;
 use rustix::fs::SealFlags;
 
-use crate::support::{CAPABILITIES, Sandbox, bind, step};
+use crate::support::{CAPABILITIES, Sandbox, bind, open_sources, step};
 
 #[tokio::test]
 async fn a_container_gets_what_the_plan_says() {
@@ -318,7 +317,7 @@ async fn layers_are_stacked_in_order_and_a_missing_source_is_made() {
     let mut source = bind(&volume);
     let FdSource::Bind(bind) = &mut source else { panic!() };
     bind.missing = Missing::Fail;
-    let error = run::open(&[source.clone()], None).unwrap_err();
+    let error = open_sources(&[source.clone()]).unwrap_err();
     assert_eq!(error.path, volume);
     assert_eq!(error.source.raw_os_error(), Some(libc::ENOENT));
     let FdSource::Bind(bind) = &mut source else { panic!() };
@@ -354,7 +353,7 @@ fn a_volume_is_relabelled_and_what_its_links_lead_to_is_not() {
     let relabel = |path: &std::path::Path| {
         let FdSource::Bind(mut source) = bind(path) else { panic!() };
         source.relabel = Some(LABEL.to_owned());
-        run::open(&[FdSource::Bind(source)], None)
+        open_sources(&[FdSource::Bind(source)])
     };
     for _ in 0..2 {
         relabel(volume.path()).unwrap();

@@ -6,11 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use berth::libcontainer::plan::{Action, MountSource, MoveMount};
-use berth::libcontainer::run;
 use berth::monitor::client::{CgroupFds, CreateContainer, LogTarget, MonitorError};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
-use crate::support::{Sandbox, bind, open, step};
+use crate::support::{Sandbox, bind, open, open_sources, step};
 
 /// Bytes of lines from 0 to 70,000 long, and no newline at the end.
 fn write_lines(path: &Path, total: usize) {
@@ -139,7 +138,7 @@ async fn a_full_disk_harms_no_container_and_tears_no_line() {
     let create = CreateContainer {
         id: container.id.clone(),
         plan: container.plan.clone(),
-        fds: run::open(&container.sources, None).unwrap(),
+        fds: open_sources(&container.sources).unwrap(),
         cgroup: CgroupFds { unified: Some(open(&container.cgroup)), ..CgroupFds::default() },
         log: Some(target(&full)),
         record_dir: open(&container.dir),

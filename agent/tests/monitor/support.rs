@@ -259,7 +259,7 @@ impl Pod<'_> {
             .create(CreateContainer {
                 id: container.id.clone(),
                 plan: container.plan.clone(),
-                fds: run::open(&container.sources, None).unwrap(),
+                fds: open_sources(&container.sources).unwrap(),
                 cgroup: CgroupFds {
                     unified: Some(open(&container.cgroup)),
                     v1_tasks: container.v1.iter().map(procs).collect(),
@@ -461,4 +461,9 @@ pub(crate) fn bind(source: &Path) -> FdSource {
         relabel: None,
         idmapped: false,
     })
+}
+
+/// As the agent does on this kernel.
+pub(crate) fn open_sources(sources: &[FdSource]) -> Result<Vec<OwnedFd>, run::OpenError> {
+    run::open(sources, None, &|overlay| run::mount_overlay(overlay, None))
 }

@@ -48,7 +48,7 @@ async fn a_lent_process_mounts_layers_with_mapped_owners() {
     chown(layer.join("upper"), Some(FIRST), Some(FIRST)).unwrap();
     let layers = run::open_mapped_layers(&[above, below], namespace).unwrap();
     let writable = run::open_folder(&layer).unwrap();
-    let root = sandbox.spawner.mount_overlay(layers, writable, true).await.unwrap();
+    let root = sandbox.spawner.mount_overlay(layers, Some(writable), true, String::new()).await.unwrap();
     let owner = |path| statat(&root, path, AtFlags::EMPTY_PATH).map(|stat| (stat.st_uid, stat.st_gid)).unwrap();
     assert_eq!(owner(""), (FIRST, FIRST));
     assert_eq!(owner("bin/busybox"), (FIRST, FIRST));
@@ -60,6 +60,7 @@ async fn a_lent_process_mounts_layers_with_mapped_owners() {
 
     let nowhere = run::open_folder(&sandbox.dir.path().join("rootfs")).unwrap();
     let layers = run::open_mapped_layers(&[sandbox.dir.path().join("rootfs")], namespace).unwrap();
-    let failure = sandbox.spawner.mount_overlay(layers, nowhere, true).await.unwrap_err().to_string();
+    let failure =
+        sandbox.spawner.mount_overlay(layers, Some(nowhere), true, String::new()).await.unwrap_err().to_string();
     assert!(failure.contains("upperdir"), "the step is told: {failure}");
 }

@@ -86,3 +86,15 @@ async fn end_all(e2e: &Fixture) {
         e2e.client.remove_pod(&pod.id).await.expect("remove");
     }
 }
+
+#[tokio::test]
+#[ignore = "needs a kernel before 6.3"]
+async fn an_older_kernel_has_none_and_says_so() {
+    let e2e = Fixture::shared().await;
+    let refused = try_pod(&e2e, "older").await.expect_err("a tmpfs cannot map owners");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("Linux 6.3"), "{refused:?}");
+    let handlers = e2e.client.status().await.expect("status").runtime_handlers;
+    let default = handlers.iter().find(|handler| handler.name.is_empty()).expect("the default handler");
+    assert!(!default.features.expect("features").user_namespaces, "kubelet does not ask for any");
+}

@@ -65,6 +65,22 @@ async fn newer_an_image_is_mounted_read_only_and_told() {
 }
 
 #[tokio::test]
+async fn newer_a_volume_has_as_many_layers_as_an_image() {
+    let e2e = Fixture::shared().await;
+    let mut image = ImageBuilder::new(Format::Oci);
+    for number in 0..127 {
+        let mut layer = Layer::new();
+        layer.file(&format!("floors/{number}"), b"", 0o644).expect("file");
+        image = image.layer(layer.finish(Compression::Gzip).expect("layer"));
+    }
+    let reference = e2e.registry().push("e2e/volume-tower", "1", &image.build()).expect("push");
+    let id = e2e.client.pull(&reference).await.expect("pull");
+    let mounts = vec![volume(&id, "/whole", ""), volume(&id, "/part", "floors")];
+    let (_pod, container) = e2e.run_with("volume-tower", &["sleep", "1000"], |c| c.mounts = mounts).await;
+    assert_eq!(container.sh("ls /whole/floors | wc -l && ls /part | wc -l").await, "127\n127\n");
+}
+
+#[tokio::test]
 async fn newer_a_sub_path_is_a_folder_or_a_file() {
     let e2e = Fixture::shared().await;
     let (reference, _) = pulled(&e2e, "volume-part").await;

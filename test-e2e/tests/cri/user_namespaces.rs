@@ -88,6 +88,31 @@ async fn newer_files_belong_to_the_pods_root() {
 }
 
 #[tokio::test]
+async fn newer_an_image_volumes_owners_are_the_pods() {
+    let e2e = Fixture::shared().await;
+    let mut built = image::ImageBuilder::new(Format::Oci);
+    for number in 0..3 {
+        let mut layer = Layer::new();
+        layer.owned_file(&format!("floors/{number}"), b"", 0o644, number, 1000).expect("file");
+        built = built.layer(layer.finish(Compression::Gzip).expect("layer"));
+    }
+    let reference = e2e.registry().push("e2e/userns-volume", "1", &built.build()).expect("push");
+    let image = Some(v1::ImageSpec { image: e2e.client.pull(&reference).await.expect("pull"), ..Default::default() });
+    let part = |target: &str, sub_path: &str| v1::Mount {
+        container_path: target.to_owned(),
+        readonly: true,
+        image: image.clone(),
+        image_sub_path: sub_path.to_owned(),
+        ..Default::default()
+    };
+    let mounts = vec![part("/whole", ""), part("/part", "floors"), part("/file", "floors/2")];
+    let pod = pod_of(&e2e, "userns-volume", FIRST).await;
+    let container = pod.start_with("main", &["sleep", "1000"], |config| config.mounts = mounts).await;
+    let seen = container.sh("stat -c %u:%g /whole/floors/* /part/1 /file").await;
+    assert_eq!(seen, "0:1000\n1:1000\n2:1000\n1:1000\n2:1000\n");
+}
+
+#[tokio::test]
 async fn newer_what_every_container_has_is_there() {
     let e2e = Fixture::shared().await;
     let pod = pod_of(&e2e, "userns-parts", FIRST).await;

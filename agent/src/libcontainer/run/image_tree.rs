@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fgetxattr, fstat, openat};
 use rustix::io::Errno;
 
-use super::open::{OpenError, open_bind, open_overlay};
+use super::open::{Mount, OpenError, open_bind, open_overlay};
 use crate::libcontainer::plan::{Attributes, Bind, ImageTree, Missing, Overlay, Propagation};
 use crate::sys::in_root;
 use crate::sys::mount::{SetAttr, set_attr};
@@ -23,16 +23,25 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 ///
 /// # Errors
 /// When the sub path is not there or is neither file nor folder, or a layer cannot be mounted.
-pub(super) fn open(image: &ImageTree, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, OpenError> {
-    let whole = open_overlay(&image.overlay, user_namespace)?;
-    let mount = if image.sub_path.is_empty() { whole } else { open_part(image, &whole, user_namespace)? };
+pub(super) fn open<E: From<OpenError>>(
+    image: &ImageTree,
+    user_namespace: Option<BorrowedFd<'_>>,
+    mount: Mount<'_, E>,
+) -> Result<OwnedFd, E> {
+    let whole = open_overlay(&image.overlay, user_namespace, mount)?;
+    let mount = if image.sub_path.is_empty() { whole } else { open_part(image, &whole, user_namespace, mount)? };
     let Attributes { set, clear } = image.attributes;
     let change = SetAttr { set, clear, propagation: 0 };
     set_attr(&mount, change, false).map_err(|error| OpenError::new("set attributes of", top(image), error))?;
     Ok(mount)
 }
 
-fn open_part(image: &ImageTree, whole: &OwnedFd, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, OpenError> {
+fn open_part<E: From<OpenError>>(
+    image: &ImageTree,
+    whole: &OwnedFd,
+    user_namespace: Option<BorrowedFd<'_>>,
+    mount: Mount<'_, E>,
+) -> Result<OwnedFd, E> {
     let asked = Path::new(&image.sub_path);
     let found = in_root::open(whole, &image.sub_path, OFlags::PATH);
     let found = found.map_err(|errno| OpenError::new("find image_sub_path", asked, errno))?;
@@ -44,7 +53,7 @@ fn open_part(image: &ImageTree, whole: &OwnedFd, user_namespace: Option<Borrowed
     match FileType::from_raw_mode(kind) {
         FileType::Directory => {
             let lower = parts(&image.overlay.lower, path, true)?;
-            open_overlay(&Overlay { lower, ..image.overlay.clone() }, user_namespace)
+            open_overlay(&Overlay { lower, ..image.overlay.clone() }, user_namespace, mount)
         }
         FileType::RegularFile => {
             let parts = parts(&image.overlay.lower, path, false)?;
@@ -59,12 +68,13 @@ fn open_part(image: &ImageTree, whole: &OwnedFd, user_namespace: Option<Borrowed
                 relabel: None,
                 idmapped: image.overlay.idmapped,
             };
-            open_bind(&bind, user_namespace)
+            Ok(open_bind(&bind, user_namespace)?)
         }
         _ => Err(failed("mount image_sub_path")(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
             "it is neither a folder nor a file",
-        ))),
+        ))
+        .into()),
     }
 }
 

@@ -22,6 +22,8 @@ mod mounts;
 mod nodes;
 /// The agent's part: detached mounts from `FdSource`s.
 mod open;
+/// Layers put together.
+mod overlay;
 /// Credentials, limits and execve.
 mod process;
 /// SELinux labels of volumes.
@@ -38,7 +40,8 @@ mod user_namespace;
 pub use failure::InitFailure;
 pub use join::{Join, join};
 pub use launch::{Host, Launch, Launched, Report, Stdio, launch, receive_report, release};
-pub use open::{OpenError, open, open_folder, open_mapped_layers};
+pub use open::{Mount, OpenError, open};
+pub use overlay::{mount_overlay, mount_overlay_at, open_folder, open_mapped_layers};
 pub use sysctl::write as write_sysctl;
 pub use terminal::resize as resize_terminal;
 pub use user_namespace::PodUser;

@@ -3,15 +3,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, open_tree,
-};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use super::image_tree;
 use super::relabel::relabel;
@@ -39,119 +36,37 @@ impl OpenError {
     }
 }
 
-/// Opens all sources, in their order. `user_namespace` is the pod's, for those that are `idmapped`.
+/// How an overlay is mounted: by the agent (`mount_overlay`), or by who can where it cannot.
+pub type Mount<'a, E> = &'a dyn Fn(&Overlay) -> Result<OwnedFd, E>;
+
+/// Opens all sources, in their order, overlays by `mount`. `user_namespace` is the pod's, for those that are `idmapped`.
 ///
 /// # Errors
 /// The first that fails; nothing stays open then.
-pub fn open(sources: &[FdSource], user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>, OpenError> {
+pub fn open<E: From<OpenError>>(
+    sources: &[FdSource],
+    user_namespace: Option<BorrowedFd<'_>>,
+    mount: Mount<'_, E>,
+) -> Result<Vec<OwnedFd>, E> {
     sources
         .iter()
         .map(|source| match source {
-            FdSource::Overlay(overlay) => open_overlay(overlay, user_namespace),
-            FdSource::Image(image) => image_tree::open(image, user_namespace),
-            FdSource::Bind(bind) => open_bind(bind, user_namespace),
+            FdSource::Overlay(overlay) => open_overlay(overlay, user_namespace, mount),
+            FdSource::Image(image) => image_tree::open(image, user_namespace, mount),
+            FdSource::Bind(bind) => Ok(open_bind(bind, user_namespace)?),
         })
         .collect()
 }
 
-pub(super) fn open_overlay(overlay: &Overlay, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, OpenError> {
-    if let (None, [only]) = (&overlay.upper, overlay.lower.as_slice()) {
-        return open_single_layer(only, overlay.idmapped, user_namespace);
-    }
-    if overlay.idmapped {
-        return mount_overlay(overlay, &Layers::Mapped(open_mapped_layers(&overlay.lower, user_namespace)?));
-    }
-    match mount_overlay(overlay, &Layers::OneByOne) {
-        // Linux before 6.8 does not know `lowerdir+`; if it was something else, that is told.
-        Err(first) if first.source.raw_os_error() == Some(libc::EINVAL) => {
-            mount_overlay(overlay, &Layers::Joined).map_err(|_| first)
-        }
-        other => other,
-    }
-}
-
-/// A detached mount of each layer, with mapped owners.
-///
-/// # Errors
-/// A layer that is not there, or a file system that cannot map owners.
-pub fn open_mapped_layers(
-    layers: &[PathBuf],
+pub(super) fn open_overlay<E: From<OpenError>>(
+    overlay: &Overlay,
     user_namespace: Option<BorrowedFd<'_>>,
-) -> Result<Vec<OwnedFd>, OpenError> {
-    let open = |layer: &PathBuf| {
-        let clone = open_folder(layer)?;
-        map_ids(&clone, layer, user_namespace).map(|()| clone)
-    };
-    layers.iter().map(open).collect()
-}
-
-/// A detached mount of a folder.
-///
-/// # Errors
-/// It is not there.
-pub fn open_folder(path: &Path) -> Result<OwnedFd, OpenError> {
-    let clone = clone_tree(path, false).map_err(|errno| OpenError::new("open layer", path, errno))?;
-    // Of a shared mount it is a peer, and what is mounted on it would show on the host.
-    let private = SetAttr { propagation: mount::PRIVATE, ..SetAttr::default() };
-    mount::set_attr(&clone, private, false).map_err(|error| OpenError::new("make private", path, error))?;
-    Ok(clone)
-}
-
-/// How overlayfs is told its layers.
-enum Layers {
-    /// `lowerdir+` for each, which is a detached mount (Linux 6.15).
-    Mapped(Vec<OwnedFd>),
-    /// `lowerdir+` for each: any path, any number.
-    OneByOne,
-    /// One `lowerdir`, 255 bytes at most: short names for about a dozen layers.
-    Joined,
-}
-
-fn mount_overlay(overlay: &Overlay, layers: &Layers) -> Result<OwnedFd, OpenError> {
-    let top = overlay.lower.first().map_or(Path::new(""), PathBuf::as_path);
-    let failed = |step, path| move |errno: rustix::io::Errno| OpenError::new(step, path, errno);
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open overlay for", top))?;
-    let with_log = |error: OpenError| OpenError { detail: kernel_log(&fs), ..error };
-    let set = |key: &'static str, path: &Path| {
-        fsconfig_set_string(&fs, key, path).map_err(|errno| with_log(OpenError::new(key, path, errno)))
-    };
-    fsconfig_set_string(&fs, "source", "overlay").map_err(failed("source", top))?;
-    let mut kept_open = Vec::new();
-    match layers {
-        Layers::Mapped(clones) => {
-            for (layer, clone) in overlay.lower.iter().zip(clones) {
-                fsconfig_set_fd(&fs, "lowerdir+", clone).map_err(failed("lowerdir+", layer)).map_err(with_log)?;
-            }
-        }
-        Layers::OneByOne => {
-            for layer in &overlay.lower {
-                set("lowerdir+", layer)?;
-            }
-        }
-        Layers::Joined => {
-            let mut names = Vec::new();
-            for layer in &overlay.lower {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let fd = openat(CWD, layer, flags, Mode::empty()).map_err(failed("open layer", layer))?;
-                names.push(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-                kept_open.push(fd);
-            }
-            set("lowerdir", Path::new(&names.join(":")))?;
-        }
+    mount: Mount<'_, E>,
+) -> Result<OwnedFd, E> {
+    if let (None, [only]) = (&overlay.upper, overlay.lower.as_slice()) {
+        return Ok(open_single_layer(only, overlay.idmapped, user_namespace)?);
     }
-    if let Some(upper) = &overlay.upper {
-        set("upperdir", &upper.upper)?;
-        set("workdir", &upper.work)?;
-        if upper.volatile {
-            fsconfig_set_flag(&fs, "volatile").map_err(failed("volatile", &upper.upper)).map_err(with_log)?;
-        }
-    }
-    if let Some(context) = &overlay.selinux_context {
-        fsconfig_set_string(&fs, "context", context.as_str()).map_err(failed("context", top)).map_err(with_log)?;
-    }
-    fsconfig_create(&fs).map_err(failed("mount overlay on", top)).map_err(with_log)?;
-    let attributes = if overlay.readonly { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed("mount overlay on", top))
+    mount(overlay)
 }
 
 /// overlayfs wants two layers when there is no upper; one alone needs no overlay.
@@ -218,7 +133,7 @@ pub(super) fn open_bind(bind: &Bind, user_namespace: Option<BorrowedFd<'_>>) -> 
     Ok(tree)
 }
 
-fn map_ids(mount: &OwnedFd, path: &Path, user_namespace: Option<BorrowedFd<'_>>) -> Result<(), OpenError> {
+pub(super) fn map_ids(mount: &OwnedFd, path: &Path, user_namespace: Option<BorrowedFd<'_>>) -> Result<(), OpenError> {
     let step = "map the owners of";
     let Some(user_namespace) = user_namespace else {
         return Err(OpenError::new(step, path, io::Error::other("the pod has no user namespace")));
@@ -230,7 +145,7 @@ fn map_ids(mount: &OwnedFd, path: &Path, user_namespace: Option<BorrowedFd<'_>>)
     })
 }
 
-fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+pub(super) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     open_tree(CWD, path, flags)
@@ -246,16 +161,4 @@ fn is_shared(path: &Path) -> io::Result<bool> {
 /// Optional fields stand between the sixth field and a lone dash (proc_pid_mountinfo(5)).
 fn has_peer_group(line: &str) -> bool {
     line.split(' ').skip(6).take_while(|field| *field != "-").any(|field| field.starts_with("shared:"))
-}
-
-/// What the file system had to say (`fsopen(2)`: messages are read from the context's fd).
-fn kernel_log(fs: impl AsFd) -> String {
-    let mut text = String::new();
-    let mut buffer = [0u8; 512];
-    while let Ok(len) = rustix::io::read(&fs, &mut buffer) {
-        let line = String::from_utf8_lossy(&buffer[..len]);
-        text.push_str(": ");
-        text.push_str(line.trim_start_matches(['e', 'w', 'i', ' ']).trim_end());
-    }
-    text
 }

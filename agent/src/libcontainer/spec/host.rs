@@ -19,8 +19,6 @@ pub struct HostFacts {
     pub recursive_readonly: bool,
     /// Pods can have user namespaces: layers and tmpfs can be mounted with mapped owners (Linux 6.3), and there may be some.
     pub user_namespaces: bool,
-    /// overlayfs takes detached mounts as layers (Linux 6.15).
-    pub detached_layers: bool,
     /// AppArmor is active.
     pub apparmor: bool,
     /// Name of the loaded AppArmor profile for containers that ask for none; `None` where it could not be loaded.
@@ -29,7 +27,7 @@ pub struct HostFacts {
     pub selinux: bool,
     /// How the host mounts its cgroup hierarchies.
     pub cgroups: CgroupMounts,
-    /// `(major, minor)` of the running kernel, for seccomp profiles with `minKernel`.
+    /// `(major, minor)` of the running kernel.
     pub kernel: (u32, u32),
 }
 
@@ -67,6 +65,12 @@ impl HostFacts {
     /// The agent may raise limits and lower oom_score_adj.
     pub fn has_sys_resource(&self) -> bool {
         self.held_caps & (1 << 24) != 0
+    }
+
+    /// Overlays of any number of layers can be mounted without a mount table: `lowerdir+` is Linux 6.8, and layers with mapped
+    /// owners, which are mounts of their own, are taken without being in a mount table since 6.15.
+    pub fn detached_overlay(&self, idmapped: bool) -> bool {
+        self.kernel >= if idmapped { (6, 15) } else { (6, 8) }
     }
 }
 

@@ -19,7 +19,6 @@ pub(crate) fn host() -> HostFacts {
         hugetlb: true,
         recursive_readonly: true,
         user_namespaces: true,
-        detached_layers: true,
         apparmor: false,
         apparmor_default: None,
         selinux: false,

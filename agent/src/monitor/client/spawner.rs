@@ -109,20 +109,21 @@ impl Spawner {
         }
     }
 
-    /// Mounts an overlay of detached mounts: `layers`, the topmost first, and that of a folder with `upper` and `work`. For
-    /// kernels before 6.15, where the agent cannot do that itself.
+    /// Mounts an overlay of detached mounts: `layers`, the topmost first, and the folder with `upper` and `work` if there is
+    /// to be a writable one. For kernels where the agent cannot do that itself.
     ///
     /// # Errors
     /// `Lost` when the spawner died; `Init` tells the step that failed.
     pub async fn mount_overlay(
         &self,
         layers: Vec<OwnedFd>,
-        writable: OwnedFd,
+        writable: Option<OwnedFd>,
         volatile: bool,
+        selinux_context: String,
     ) -> Result<OwnedFd, MonitorError> {
         let (ours, theirs) = unix_socket::pair().map_err(FrameError::Io)?;
-        let request = Call::MountOverlay(MountOverlay { volatile });
-        let fds = std::iter::once(theirs).chain(layers).chain([writable]).collect();
+        let request = Call::MountOverlay(MountOverlay { volatile, writable: writable.is_some(), selinux_context });
+        let fds = std::iter::once(theirs).chain(layers).chain(writable).collect();
         let (Body::Forked(_), _) = self.living().await?.connection.call(request, fds).await? else {
             return Err(MonitorError::Unexpected);
         };

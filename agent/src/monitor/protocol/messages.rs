@@ -141,12 +141,18 @@ pub struct ForkPlaceholder {
 }
 
 /// See `Call::MountOverlay`. Fds: the socket on which `Mounted` or a failure comes (with request id 1), the detached mounts of
-/// the layers, the topmost first, and that of the folder with `upper` and `work`.
-#[derive(Clone, Copy, PartialEq, Message)]
+/// the layers, the topmost first, and, if it is `writable`, that of the folder with `upper` and `work`.
+#[derive(Clone, PartialEq, Message)]
 pub struct MountOverlay {
     /// No sync at umount.
     #[prost(bool, tag = "1")]
     pub volatile: bool,
+    /// The last fd is that of the writable layer.
+    #[prost(bool, tag = "2")]
+    pub writable: bool,
+    /// The SELinux label of everything inside; empty: none.
+    #[prost(string, tag = "3")]
+    pub selinux_context: String,
 }
 
 /// The answer to `MountOverlay`. Fd 0: the detached mount.

@@ -1,5 +1,6 @@
-//! A process that mounts one overlay for the agent: before Linux 6.15 overlayfs takes as layers only what is mounted in the
-//! mount table of whoever asks, and the agent's is the host's. This one's is its own and ends with it.
+//! A process that mounts one overlay for the agent: before Linux 6.8 many layers can only be named to mount(2), and before
+//! 6.15 overlayfs takes as layers only what is mounted in the mount table of whoever asks. The agent's is the host's; this
+//! one's is its own and ends with it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::create::init;
 use super::{spawner, template};
-use crate::libcontainer::plan::{FdSource, Overlay, Upper};
+use crate::libcontainer::plan::{Overlay, Upper};
 use crate::libcontainer::run;
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::libcontainer::run::root::TEMPLATE_VOID;
@@ -32,28 +33,30 @@ pub(super) fn serve(fds: Vec<OwnedFd>, request: MountOverlay) -> ! {
     exit_now(0)
 }
 
-/// `mounts` are the layers, then the folder of the writable one.
-fn mount(mounts: Vec<OwnedFd>, request: MountOverlay) -> Result<OwnedFd, InitFailure> {
+/// `mounts` are the layers, then the folder of the writable one if there is one.
+fn mount(mut mounts: Vec<OwnedFd>, request: MountOverlay) -> Result<OwnedFd, InitFailure> {
     unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace", "")?;
     template::mount_views()?;
     for mount in &mounts {
         move_mount(mount, "", CWD, TEMPLATE_VOID, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount a layer", "")?;
     }
     let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    let Some((writable, layers)) = mounts.split_last() else { return Err(InitFailure::refused("no layer came", "")) };
-    let upper =
-        Upper { upper: path(writable).join("upper"), work: path(writable).join("work"), volatile: request.volatile };
+    let writable = if request.writable { mounts.pop() } else { None };
+    let upper = writable.as_ref().map(path).map(|folder| Upper {
+        upper: folder.join("upper"),
+        work: folder.join("work"),
+        volatile: request.volatile,
+    });
     let overlay = Overlay {
-        lower: layers.iter().map(path).collect(),
-        upper: Some(upper),
-        readonly: false,
-        selinux_context: None,
+        lower: mounts.iter().map(path).collect(),
+        upper,
+        readonly: !request.writable,
+        selinux_context: Some(request.selinux_context).filter(|context| !context.is_empty()),
         idmapped: false,
     };
-    let opened = run::open(&[FdSource::Overlay(overlay)], None).map_err(|error| InitFailure {
+    run::mount_overlay_at(&overlay, TEMPLATE_VOID).map_err(|error| InitFailure {
         step: format!("{}{}", error.step, error.detail),
         path: error.path.display().to_string(),
         errno: error.source.raw_os_error().unwrap_or(libc::EIO),
-    })?;
-    opened.into_iter().next().ok_or_else(|| InitFailure::refused("no overlay was made", ""))
+    })
 }
