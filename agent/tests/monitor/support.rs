@@ -216,7 +216,6 @@ impl Pod<'_> {
                 source: fstype.to_owned(),
                 attributes: 0,
                 options: options.iter().map(|option| (*option).to_owned()).collect(),
-                root_label: String::new(),
             }))
         };
         let steps = vec![

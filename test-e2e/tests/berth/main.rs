@@ -11,5 +11,6 @@ mod leaks;
 mod recovery;
 mod registries;
 mod resize;
+mod selinux;
 mod streams;
 mod user_namespaces;

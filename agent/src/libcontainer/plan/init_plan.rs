@@ -165,10 +165,6 @@ pub struct MountFs {
     /// `key=value` or plain flags for fsconfig, e.g. `size=65536k`, `mode=755`, `newinstance`.
     #[prost(string, repeated, tag = "5")]
     pub options: Vec<String>,
-    /// The SELinux label of its root, for a file system that cannot be mounted with one (`context=`): mqueue, which the IPC
-    /// namespace has mounted already. Empty: none.
-    #[prost(string, tag = "6")]
-    pub root_label: String,
 }
 
 /// See `Action::MakeNode`.

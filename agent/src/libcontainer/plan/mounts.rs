@@ -34,7 +34,6 @@ pub(super) fn add(
                 source: mount.source().as_deref().map_or_else(|| Ok(fstype.to_owned()), text)?,
                 attributes: options.attributes.set | options.recursive_attributes.set,
                 options: options.rest.into_iter().chain(context(fstype, label)).collect(),
-                root_label: label.filter(|_| fstype == "mqueue").unwrap_or_default().to_owned(),
             }));
             Ok(())
         }
@@ -42,7 +41,7 @@ pub(super) fn add(
     }
 }
 
-/// Proc, sysfs and cgroups have labels by the policy; what a container owns alone has its label.
+/// Proc, sysfs and cgroups have labels by the policy, mqueue from the pod's monitor; what a container owns alone has its label.
 fn context(fstype: &str, label: Option<&str>) -> Option<String> {
     label.filter(|_| matches!(fstype, "tmpfs" | "devpts")).map(|label| format!("context={label}"))
 }
@@ -99,7 +98,6 @@ fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts, 
             source: "cgroup".to_owned(),
             attributes: options.attributes.set,
             options: own.to_vec(),
-            root_label: String::new(),
         })
     };
     let CgroupMounts::Legacy { hierarchies, links, unified } = &host.cgroups else {
@@ -112,7 +110,6 @@ fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts, 
         source: "cgroup".to_owned(),
         attributes: options.attributes.set & !RDONLY,
         options: ["mode=755", "size=64k"].map(str::to_owned).into_iter().chain(context("tmpfs", label)).collect(),
-        root_label: String::new(),
     }));
     for hierarchy in hierarchies {
         steps.push(mount("cgroup", format!("{target}/{}", hierarchy.folder), &hierarchy.options));

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, XattrFlags, fsetxattr, fstat, fstatfs, openat};
+use rustix::fs::{FileType, OFlags, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -38,13 +38,7 @@ pub(super) fn mount_fs(root: &OwnedFd, plan: &MountFs) -> Result<(), InitFailure
 
 /// Attaches it.
 pub(super) fn place_fs(root: &OwnedFd, fs: &OwnedFd, plan: &MountFs) -> Result<(), InitFailure> {
-    let MountFs { fstype, target, root_label, .. } = plan;
-    if !root_label.is_empty() {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(fs, ".", flags, Mode::empty()).step("open the root of mount", target)?;
-        fsetxattr(&folder, "security.selinux", root_label.as_bytes(), XattrFlags::empty())
-            .step("label the root of mount", target)?;
-    }
+    let MountFs { fstype, target, .. } = plan;
     if matches!(fstype.as_str(), "proc" | "sysfs") {
         refuse_link(root, target)?;
     }

@@ -118,6 +118,9 @@ fn make_namespaces(threads: SingleThreaded, host: &template::Host, pod: &ForkMon
     if pod.shm_bytes != 0 {
         let root = pod.user_namespace.map_or((0, 0), |ids| (ids.uids.first, ids.gids.first));
         template::mount_shm(pod.shm_bytes, root, &pod.shm_label)?;
+        if !pod.shm_label.is_empty() {
+            template::label_mqueue(&pod.shm_label)?;
+        }
     }
     let network = if pod.private_net { Some(open_network(host)?) } else { None };
     let pod_init = match (pod_init, pod.shared_pid) {

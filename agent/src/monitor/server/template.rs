@@ -4,7 +4,9 @@
 use std::os::fd::OwnedFd;
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, chmodat, fsetxattr, makedev, mkdirat, mknodat, openat,
+};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
@@ -85,6 +87,16 @@ pub(super) fn mount_shm(bytes: u64, (uid, gid): (u32, u32), label: &str) -> Resu
     }
     let (shm, _) = detached("tmpfs", &options, attributes)?;
     move_mount(&shm, "", CWD, SHM, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount on", SHM)
+}
+
+/// Labels the root of the pod's message queues, which cannot be mounted with a label: an IPC namespace has one file system of
+/// them, for all mounts of it, made before anybody can say so. Only the host's root may do it for a pod in a user namespace.
+pub(super) fn label_mqueue(label: &str) -> Result<(), InitFailure> {
+    let step = "label the message queues";
+    let (queues, _) = detached("mqueue", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let folder =
+        openat(&queues, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step(step, "")?;
+    fsetxattr(&folder, "security.selinux", label.as_bytes(), XattrFlags::empty()).step(step, label)
 }
 
 fn detached(
