@@ -53,14 +53,17 @@ impl Agent {
     }
 
     fn configuration(&self) -> String {
+        let cgroups = match self.cgroup.strip_suffix(".slice") {
+            Some(name) => format!("  driver: systemd\n  monitor_cgroup: {name}.slice/{name}-monitors.scope\n"),
+            None => format!("  monitor_cgroup: /{}/monitors\n", self.cgroup),
+        };
         format!(
-            "root: {}\nrun_root: {}\nsocket: {}\ncgroups:\n  monitor_cgroup: /{}/monitors\n\
+            "root: {}\nrun_root: {}\nsocket: {}\ncgroups:\n{cgroups}\
              image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n\
              user_namespaces:\n  first_id: 1000000000\n  pods: 3\n",
             self.root.display(),
             self.run_root.display(),
             self.socket.display(),
-            self.cgroup,
             self.root.with_file_name("certs.d").display(),
         )
     }

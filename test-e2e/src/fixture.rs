@@ -106,7 +106,7 @@ impl Fixture {
         change: impl FnOnce(&mut v1::PodSandboxConfig),
     ) -> Result<Pod<'_>, tonic::Status> {
         let mut config = spec::pod(name, &self.machine.folder);
-        config.linux.get_or_insert_default().cgroup_parent = format!("/{}", self.machine.cgroup);
+        config.linux.get_or_insert_default().cgroup_parent = self.machine.cgroup_parent(None);
         change(&mut config);
         if !config.log_directory.is_empty() {
             // kubelet makes it before it runs the pod.

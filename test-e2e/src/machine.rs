@@ -27,6 +27,11 @@ pub struct Machine {
     busybox: String,
 }
 
+/// Whether cgroups are systemd's to make, which has to be the init for that: `E2E_CGROUP_DRIVER=systemd`.
+pub fn with_systemd() -> bool {
+    std::env::var_os("E2E_CGROUP_DRIVER").is_some_and(|driver| driver == "systemd")
+}
+
 /// What a machine is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -51,8 +56,10 @@ impl Setup {
 impl Machine {
     /// Starts the host, a registry with the busybox image in it, and, if no runtime runs yet, the agent.
     pub fn start(setup: &Setup) -> std::io::Result<Machine> {
-        let cgroup = format!("berth-e2e-{}-{}", std::process::id(), setup.name);
-        let folder = std::env::temp_dir().join(&cgroup);
+        let name = format!("berth-e2e-{}-{}", std::process::id(), setup.name);
+        let folder = std::env::temp_dir().join(&name);
+        // A dash would make it a slice in a slice in a slice.
+        let cgroup = if with_systemd() { format!("{}.slice", name.replace('-', "_")) } else { name };
         std::fs::create_dir_all(&folder)?;
         let namespaces = match (&setup.endpoint, setup.inside) {
             (None, _) => Namespaces::New,
@@ -82,6 +89,16 @@ impl Machine {
         };
         let inside = host.pid();
         Ok(Machine { host, registry, agent, inside, folder, cgroup, endpoint, busybox })
+    }
+
+    /// The `cgroup_parent` of a pod: this machine's own cgroup, or the named one in it.
+    pub fn cgroup_parent(&self, below: Option<&str>) -> String {
+        match (self.cgroup.strip_suffix(".slice"), below) {
+            (Some(_), None) => self.cgroup.clone(),
+            (Some(slice), Some(name)) => format!("{slice}-{}.slice", name.replace('-', "_")),
+            (None, None) => format!("/{}", self.cgroup),
+            (None, Some(name)) => format!("/{}/{name}", self.cgroup),
+        }
     }
 
     /// Where the runtime listens.

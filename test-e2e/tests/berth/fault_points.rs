@@ -99,7 +99,7 @@ async fn run(e2e: &Fixture, source: Source<'_>, reference: &str, attempt: u32) -
         let user = v1::UserNamespace { mode: v1::NamespaceMode::Pod.into(), ..Default::default() };
         spec::pod_namespaces(&mut config).userns_options = Some(user);
     }
-    config.linux.get_or_insert_default().cgroup_parent = format!("/{}", e2e.machine.cgroup);
+    config.linux.get_or_insert_default().cgroup_parent = e2e.machine.cgroup_parent(None);
     std::fs::create_dir_all(&config.log_directory)?;
     let pod = match existing_pod(e2e, attempt).await? {
         Some(pod) => pod,

@@ -13,4 +13,5 @@ mod registries;
 mod resize;
 mod selinux;
 mod streams;
+mod systemd;
 mod user_namespaces;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cri_api::v1;
 use test_e2e::fixture::{Container, Fixture, eventually};
+use test_e2e::machine::with_systemd;
 use test_e2e::process;
 use test_e2e::spec::resources;
 
@@ -168,12 +169,16 @@ async fn stats_tell_what_is_used() {
 #[tokio::test]
 async fn the_cgroup_parent_is_used() {
     let e2e = Fixture::shared().await;
-    let parent = format!("/berth-e2e-parent-{}/burstable/pod1", std::process::id());
+    let parent = match with_systemd() {
+        true => e2e.machine.cgroup_parent(Some("burstable")),
+        false => format!("/berth-e2e-parent-{}/burstable/pod1", std::process::id()),
+    };
     let pod = e2e
         .pod_with("cgroup-parent", |config| config.linux.get_or_insert_default().cgroup_parent = parent.clone())
         .await;
     let container = pod.start("main", &["sleep", "1000"]).await;
     let group = process::cgroup(container.pid(), "memory").expect("group");
-    let expected = Path::new(&parent[1..]).join(&container.id);
+    let name = if with_systemd() { format!("berth-{}.scope", container.id) } else { container.id.clone() };
+    let expected = Path::new(parent.trim_start_matches('/')).join(name);
     assert!(group.ends_with(&expected), "{} is not {}", group.display(), expected.display());
 }

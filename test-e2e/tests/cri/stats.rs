@@ -12,7 +12,7 @@ fn value(number: Option<v1::UInt64Value>) -> u64 {
 async fn newer_pod_stats_tell_what_the_pod_uses() {
     let e2e = Fixture::shared().await;
     // A cgroup of its own, as kubelet makes one for each pod.
-    let parent = format!("/{}/pod-stats", e2e.machine.cgroup);
+    let parent = e2e.machine.cgroup_parent(Some("pod-stats"));
     let label = [("pod-stats".to_owned(), "yes".to_owned())];
     let pod = e2e
         .pod_with("pod-stats", |config| {

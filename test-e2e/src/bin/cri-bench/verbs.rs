@@ -28,7 +28,7 @@ struct Running {
 impl Bench {
     fn pod_config(&self) -> v1::PodSandboxConfig {
         let mut config = spec::pod("bench", &self.machine.folder);
-        config.linux.get_or_insert_default().cgroup_parent = format!("/{}", self.machine.cgroup);
+        config.linux.get_or_insert_default().cgroup_parent = self.machine.cgroup_parent(None);
         config
     }
 
