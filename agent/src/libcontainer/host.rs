@@ -77,7 +77,13 @@ fn below(path: &Path) -> Result<Vec<HostDevice>, HostError> {
         return device(&real, &metadata).map(|device| vec![device]).ok_or_else(|| failed("use the device")(none()));
     }
     let mut found = Vec::new();
-    walk(&real, &[], &mut found).map_err(failed("list the folder"))?;
+    walk(&real, &mut found).map_err(failed("list the folder"))?;
+    // Below the name that was asked for, which may be a link.
+    for device in &mut found {
+        if let Ok(below) = device.path.strip_prefix(&real) {
+            device.path = path.join(below);
+        }
+    }
     Ok(found)
 }
 
@@ -85,21 +91,23 @@ fn below(path: &Path) -> Result<Vec<HostDevice>, HostError> {
 fn host_devices() -> Result<Vec<HostDevice>, HostError> {
     let path = Path::new("/dev");
     let mut found = Vec::new();
-    let own = ["pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"];
-    walk(path, &own, &mut found).map_err(|source| HostError { op: "list", path: path.into(), source })?;
+    walk(path, &mut found).map_err(|source| HostError { op: "list", path: path.into(), source })?;
     Ok(found)
 }
 
-fn walk(dir: &Path, skipped: &[&str], found: &mut Vec<HostDevice>) -> io::Result<()> {
+/// Of a folder of devices: terminals and the mounts of a container's own are left out, as in containerd.
+const NOT_GIVEN: [&str; 8] = ["pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"];
+
+fn walk(dir: &Path, found: &mut Vec<HostDevice>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if skipped.iter().any(|name| entry.file_name() == *name) {
+        if NOT_GIVEN.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
         // A device that is unplugged while it is looked at is none.
         let Ok(metadata) = entry.metadata() else { continue };
         if metadata.is_dir() {
-            walk(&entry.path(), &[], found)?;
+            walk(&entry.path(), found)?;
         } else {
             found.extend(device(&entry.path(), &metadata));
         }

@@ -108,6 +108,60 @@ fn ungiven_device() -> (&'static str, String) {
     (path, format!("c {} {}", nix::sys::stat::major(number), nix::sys::stat::minor(number)))
 }
 
+/// A folder stands for the devices below it, also by another name of its own.
+#[tokio::test]
+async fn a_folder_of_devices_is_given_as_a_whole() {
+    let e2e = Fixture::shared().await;
+    let folder = e2e.folder("devices");
+    std::fs::create_dir(folder.join("below")).expect("folder");
+    for (name, minor) in [("null", 3), ("below/zero", 5)] {
+        let number = nix::sys::stat::makedev(1, minor);
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        nix::sys::stat::mknod(&folder.join(name), nix::sys::stat::SFlag::S_IFCHR, mode, number).expect("node");
+    }
+    std::fs::write(folder.join("file"), "no device").expect("file");
+    let link = folder.with_extension("link");
+    std::os::unix::fs::symlink(&folder, &link).expect("link");
+    let pod = e2e.pod("device-folder").await;
+    for (name, host_path) in [("folder", &folder), ("link", &link)] {
+        let container = pod
+            .start_with(name, &["sleep", "1000"], |config| {
+                config.devices = vec![v1::Device {
+                    container_path: "/dev/vendor".into(),
+                    host_path: host_path.display().to_string(),
+                    permissions: "rwm".into(),
+                }];
+            })
+            .await;
+        assert_eq!(
+            container.sh("cd /dev/vendor && find . -type c | sort | tr '\\n' ' '").await,
+            "./below/zero ./null "
+        );
+        assert_eq!(container.sh("head -c 3 /dev/vendor/below/zero | wc -c").await.trim(), "3", "{name}");
+    }
+}
+
+/// CRI: one or more of r, w and m. What is not asked for is not given.
+#[tokio::test]
+async fn strict_device_permissions_are_one_or_more_letters() {
+    let e2e = Fixture::shared().await;
+    let pod = e2e.pod("device-permissions").await;
+    for bad in ["", "x", "rwx", "rr", "R"] {
+        let refused = pod
+            .try_create("bad", &["true"], |config| {
+                config.devices = vec![v1::Device {
+                    container_path: "/dev/given".into(),
+                    host_path: "/dev/null".into(),
+                    permissions: bad.into(),
+                }];
+            })
+            .await
+            .expect_err(bad);
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{bad:?}: {refused:?}");
+        assert!(refused.message().contains("permissions"), "{bad:?}: {refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_privileged_container_has_every_device() {
     let e2e = Fixture::shared().await;

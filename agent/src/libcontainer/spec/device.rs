@@ -38,10 +38,9 @@ pub(super) fn requested(input: &SpecInput<'_>) -> Result<Vec<Granted>, SpecError
         list.extend(input.devices.all.iter().map(|device| granted(device, device.path.clone(), "rwm")));
     }
     for (index, request) in input.container.devices.iter().enumerate() {
-        let found = input.devices.requested.get(index).map(Vec::as_slice).unwrap_or_default();
-        if found.is_empty() {
+        let Some(found) = input.devices.requested.get(index) else {
             return Err(refuse(request, "is no device on this host"));
-        }
+        };
         let access = permissions(request)?;
         for device in found {
             let path = target(request, &device.path)?;
@@ -58,11 +57,12 @@ fn refuse(request: &Requested, reason: &'static str) -> SpecError {
 
 fn permissions(request: &Requested) -> Result<String, SpecError> {
     let asked = request.permissions.as_str();
-    if asked.is_empty() {
-        return Ok("rwm".to_owned());
-    }
     let known: String = ['r', 'w', 'm'].into_iter().filter(|&letter| asked.contains(letter)).collect();
-    if known.len() == asked.len() { Ok(known) } else { Err(refuse(request, "has permissions other than r, w and m")) }
+    if known.len() == asked.len() && !known.is_empty() {
+        Ok(known)
+    } else {
+        Err(refuse(request, "has permissions that are not one or more of r, w and m"))
+    }
 }
 
 /// A requested folder stands for all devices below it.

@@ -493,7 +493,7 @@ fn devices() {
         container_path: container.to_owned(),
         permissions: permissions.to_owned(),
     };
-    fixture.container.devices = vec![ask("/dev/snd", "/dev/sound", "wr"), ask("/dev/fuse", "", "")];
+    fixture.container.devices = vec![ask("/dev/snd", "/dev/sound", "wr"), ask("/dev/fuse", "", "rwm")];
     fixture.devices.requested =
         vec![vec![host("/dev/snd/a", 1), host("/dev/snd/by/b", 2)], vec![host("/dev/fuse", 229)]];
     let spec = fixture.build().unwrap();
@@ -510,12 +510,19 @@ fn devices() {
     let last: Vec<String> = rules[rules.len() - 3..].iter().map(ToString::to_string).collect();
     assert_eq!(last, ["c 10:1 rw", "c 10:2 rw", "c 10:229 rwm"]);
 
-    fixture.container.devices = vec![ask("/dev/fuse", "", "rx")];
     fixture.devices.requested = vec![vec![host("/dev/fuse", 229)]];
-    assert!(fixture.error().contains("permissions"));
-    fixture.container.devices = vec![ask("/dev/fuse", "/dev/../x", "")];
+    for bad in ["rx", "", "rr", "R", "rwmr", "r w"] {
+        fixture.container.devices = vec![ask("/dev/fuse", "", bad)];
+        assert!(fixture.error().contains("permissions"), "{bad:?}");
+    }
+    fixture.container.devices = vec![ask("/dev/fuse", "/dev/../x", "r")];
     assert!(fixture.error().contains("container_path"));
+    // A folder without devices gives none, as in containerd.
+    fixture.container.devices = vec![ask("/dev/snd", "", "r")];
     fixture.devices.requested = vec![vec![]];
+    fixture.build().unwrap();
+    fixture.container.devices = vec![ask("/dev/fuse", "", "r")];
+    fixture.devices.requested = vec![];
     assert_eq!(fixture.error(), "device \"/dev/fuse\": is no device on this host");
 }
 
