@@ -28,6 +28,9 @@ const PURE: &[&str] = &["tokio", "tonic", "rustix", "nix", "libc"];
 /// What runs without an executor. The monitor's memory is budgeted, and init runs between clone and execve.
 const NO_RUNTIME: &[&str] = &["tokio", "tonic", "cri_api", "hyper", "tracing"];
 
+/// As `NO_RUNTIME`, for what reads requests.
+const NO_RUNTIME_BUT_CRI: &[&str] = &["tokio", "tonic", "hyper", "tracing"];
+
 /// From the top down.
 const RULES: &[Rule] = &[
     rule("bin::berth", &["cli"], &[]),
@@ -64,9 +67,13 @@ const RULES: &[Rule] = &[
             "fault",
             "image",
             "libcontainer::apparmor",
+            "libcontainer::blockio",
+            "libcontainer::cdi",
             "libcontainer::cgroup",
+            "libcontainer::classes",
             "libcontainer::host",
             "libcontainer::plan",
+            "libcontainer::rdt",
             "libcontainer::run",
             "libcontainer::seccomp",
             "libcontainer::spec",
@@ -105,6 +112,11 @@ const RULES: &[Rule] = &[
     rule("monitor", &[], NO_RUNTIME),
     rule("libcontainer::run", &["libcontainer::plan", "model", "sys"], NO_RUNTIME),
     rule("libcontainer::apparmor", &[], &["tokio", "tonic"]),
+    rule("libcontainer::blockio", &[], NO_RUNTIME),
+    rule("libcontainer::classes", &[], PURE),
+    rule("libcontainer::rdt", &[], NO_RUNTIME),
+    // Reads the vendors' files, and edits what spec has built.
+    rule("libcontainer::cdi", &["libcontainer::spec", "model"], NO_RUNTIME_BUT_CRI),
     rule("libcontainer::host", &["libcontainer::apparmor", "libcontainer::spec", "model", "sys"], &["tokio", "tonic"]),
     rule("libcontainer::cgroup", &["libcontainer::spec", "model", "sys"], &["tonic"]),
     rule("libcontainer::plan", &["libcontainer::seccomp", "libcontainer::spec", "model"], PURE),

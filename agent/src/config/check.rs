@@ -15,6 +15,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("monitor", settings.monitor.as_ref()),
         ("image.docker_config", settings.image.docker_config.as_ref()),
         ("image.signature_policy", settings.image.signature_policy.as_ref()),
+        ("blockio.config", settings.blockio.config.as_ref()),
     ];
     for (key, path) in absolute.into_iter().filter_map(|(key, path)| Some((key, path?))) {
         if !path.is_absolute() {

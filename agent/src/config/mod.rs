@@ -16,7 +16,7 @@ mod values;
 pub use reference::{default_yaml, reference_page};
 pub use resolve::{Config, ConfigError, DEFAULT_FILE, Overrides, Paths};
 pub use settings::{
-    CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Settings, Streaming,
-    UserNamespaces,
+    Blockio, Cdi, CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Settings,
+    Streaming, UserNamespaces,
 };
 pub use values::{Size, Span};

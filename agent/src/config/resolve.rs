@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::check;
-use super::settings::{CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Settings, UserNamespaces};
+use super::settings::{Blockio, Cdi, CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Settings, UserNamespaces};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "/etc/berth/config.yaml";
@@ -29,6 +29,10 @@ pub struct Config {
     pub image: Image,
     /// Pod network.
     pub network: Network,
+    /// Devices of the Container Device Interface.
+    pub cdi: Cdi,
+    /// Classes of block I/O.
+    pub blockio: Blockio,
     /// Ids that the runtime hands out itself.
     pub user_namespaces: UserNamespaces,
 }
@@ -141,6 +145,8 @@ impl Config {
             cgroups: settings.cgroups,
             image: settings.image,
             network: settings.network,
+            cdi: settings.cdi,
+            blockio: settings.blockio,
             user_namespaces: settings.user_namespaces,
         })
     }

@@ -233,6 +233,22 @@ section! {
 }
 
 section! {
+    /// Devices of the Container Device Interface (CDI).
+    Cdi {
+        /// Folders with vendors' files; where two have a device, the later folder's counts. []: containers get none.
+        spec_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+    }
+}
+
+section! {
+    /// Classes of block I/O, which pods ask for by annotation.
+    Blockio {
+        /// A file with classes, in the format of containerd and CRI-O. null: containers that ask for a class are refused.
+        config: Option<PathBuf> = None,
+    }
+}
+
+section! {
     /// The whole file.
     Settings {
         /// What has to survive a reboot: images, writable layers, addresses.
@@ -263,6 +279,12 @@ section! {
         /// The pod network.
         #[serde(deserialize_with = "null_is_default")]
         network: Network = Network::default(),
+        /// Devices of the Container Device Interface.
+        #[serde(deserialize_with = "null_is_default")]
+        cdi: Cdi = Cdi::default(),
+        /// Classes of block I/O.
+        #[serde(deserialize_with = "null_is_default")]
+        blockio: Blockio = Blockio::default(),
         /// Pods in user namespaces.
         #[serde(deserialize_with = "null_is_default")]
         user_namespaces: UserNamespaces = UserNamespaces::default(),

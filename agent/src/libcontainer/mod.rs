@@ -2,12 +2,20 @@
 
 /// AppArmor: the default profile, and what is loaded.
 pub mod apparmor;
+/// Classes of block I/O.
+pub mod blockio;
+/// Devices of the Container Device Interface.
+pub mod cdi;
 /// cgroups v1, v2 and hybrid: make, limit, enter, kill, freeze, measure.
 pub mod cgroup;
+/// Which class a container is in, by annotations.
+pub mod classes;
 /// What this host can do and has.
 pub mod host;
 /// The pure middle: `Spec` to `InitPlan`.
 pub mod plan;
+/// Classes of cache and memory bandwidth.
+pub mod rdt;
 /// What runs between clone and execve, and how the agent opens what it needs.
 pub mod run;
 /// seccomp profiles compiled to BPF.

@@ -7,9 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::image::{self, ImageError};
+use crate::libcontainer::blockio::BlockIoError;
+use crate::libcontainer::cdi::CdiError;
 use crate::libcontainer::cgroup::CgroupError;
 use crate::libcontainer::host::HostError;
 use crate::libcontainer::plan::PlanError;
+use crate::libcontainer::rdt::RdtError;
 use crate::libcontainer::run::OpenError;
 use crate::libcontainer::seccomp::CompileError;
 use crate::libcontainer::spec::{SpecError, UserError};
@@ -145,6 +148,15 @@ pub enum Error {
     /// The seccomp profile.
     #[error("seccomp profile")]
     Seccomp(#[from] CompileError),
+    /// A device of the Container Device Interface.
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
+    /// A class of block I/O.
+    #[error(transparent)]
+    BlockIo(#[from] BlockIoError),
+    /// A class of cache and memory bandwidth.
+    #[error(transparent)]
+    Rdt(#[from] RdtError),
     /// A device of the request, or the host's.
     #[error("devices")]
     Host(#[from] HostError),
@@ -241,6 +253,9 @@ impl Error {
             Self::Spec(_) | Self::User(_) | Self::Plan(_) | Self::Seccomp(_) | Self::Dns(_) => {
                 ErrorKind::InvalidArgument
             }
+            Self::Cdi(CdiError::Name { .. }) => ErrorKind::InvalidArgument,
+            // The node's side: a file that is not there yet, or asks for too much.
+            Self::Cdi(_) | Self::BlockIo(_) | Self::Rdt(_) => ErrorKind::FailedPrecondition,
             Self::ImageVolume { source, .. } => source.kind(),
             Self::Host(source) => asked_for(&source.source),
             Self::Open(source) => asked_for(&source.source),

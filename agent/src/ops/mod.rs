@@ -28,6 +28,8 @@ mod locks;
 mod monitors;
 /// Layers put together.
 mod mount_overlay;
+/// CDI devices and classes.
+mod node_extras;
 /// PortForward.
 mod port_forward;
 /// The file work of CreateContainer.
@@ -102,6 +104,7 @@ pub struct Engine {
     cgroups: Layout,
     systemd: Option<Systemd>,
     host: HostFacts,
+    node: NodeFiles,
     ids: user_namespace::Ids,
     filters: FilterCache,
     warned: Mutex<HashSet<Warning>>,
@@ -137,6 +140,17 @@ pub struct Parts {
     pub host: HostFacts,
     /// The ids of pods in user namespaces whose client names none.
     pub id_blocks: Option<IdBlocks>,
+    /// What the operator says of the node's devices.
+    pub node: NodeFiles,
+}
+
+/// Files in which the operator, or a vendor, says what containers can have of the node. They are read when somebody asks.
+#[derive(Debug, Clone, Default)]
+pub struct NodeFiles {
+    /// Folders with CDI files; a later one wins.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Classes of block I/O.
+    pub blockio_config: Option<PathBuf>,
 }
 
 /// The agent's folders.
@@ -171,7 +185,7 @@ impl Engine {
     /// # Errors
     /// When the agent's folders cannot be made.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
-        let Parts { paths, images, network, spawner, streams, cgroups, systemd, cgroup_parent, host, id_blocks } =
+        let Parts { paths, images, network, spawner, streams, cgroups, systemd, cgroup_parent, host, id_blocks, node } =
             parts;
         for dir in [paths.container_layers(), paths.trash()] {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
@@ -187,6 +201,7 @@ impl Engine {
             cgroups,
             systemd,
             host,
+            node,
             ids: user_namespace::Ids::new(id_blocks),
             filters: FilterCache::default(),
             warned: Mutex::default(),

@@ -10,6 +10,7 @@ use cri_api::v1::{LinuxContainerSecurityContext, Mount};
 use oci_spec::runtime::LinuxResources;
 use prost::Message;
 
+use super::node_extras::rdt_tasks;
 use super::reopen_log::open_log_target;
 use super::user_namespace::PodUser;
 use super::{Engine, Error, accounts};
@@ -58,6 +59,8 @@ struct Planned {
     /// The root, opened already for the user's sake.
     root: Vec<OwnedFd>,
     limits: Option<LinuxResources>,
+    /// Lets a process into its class of cache and memory bandwidth.
+    rdt: Option<OwnedFd>,
     user: ResolvedUser,
 }
 
@@ -97,7 +100,7 @@ impl Engine {
         let profile = self.seccomp_profile(context)?;
         self.require_apparmor_profile(context)?;
         let run_dir = self.state.records().pod_dir(&pod.id);
-        let oci = spec::build(&SpecInput {
+        let mut oci = spec::build(&SpecInput {
             sandbox: &pod.spec.config,
             container: &spec.config,
             image: &image.config,
@@ -109,6 +112,8 @@ impl Engine {
             selinux_level: &pod.spec.selinux_level,
             host: &self.host,
         })?;
+        self.add_node_extras(&mut oci, pod, id, spec)?;
+        let rdt = rdt_tasks(&oci)?;
         let linux = oci.linux().as_ref();
         let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
         let filter = seccomp.map(|profile| self.filters.get(profile)).transpose()?;
@@ -130,7 +135,9 @@ impl Engine {
         )?;
         self.warn_once(&planned.warnings);
         let limits = linux.and_then(|linux| linux.resources().clone());
-        Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, user })
+        // With the groups that a device brought.
+        let user = ResolvedUser { groups: planned.init.process.groups.clone(), ..user };
+        Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, rdt, user })
     }
 
     /// What the request's image volumes are made of, in their order.
@@ -159,13 +166,15 @@ impl Engine {
     /// From the plan to what the monitor needs for it.
     fn open(&self, work: &Work, planned: Planned) -> Result<Prepared, Error> {
         let (spec, dir) = (&work.spec, &work.dir);
-        let Planned { init, sources, root: mut fds, limits, user } = planned;
+        let Planned { init, sources, root: mut fds, limits, rdt, user } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
         write_process(&dir.join(PROCESS_RECORD), &init.process)?;
         for source in &sources[1..] {
             fds.extend(self.open_sources(work, std::slice::from_ref(source)).map_err(of_source(source))?);
         }
-        let CgroupFds { unified, v1_tasks, memory } = cgroup.join_fds()?;
+        let CgroupFds { unified, mut v1_tasks, memory } = cgroup.join_fds()?;
+        // It is entered as a cgroup of v1 is, by init and by whatever is exec'd later.
+        v1_tasks.extend(rdt);
         Ok(Prepared {
             plan: init,
             fds,

@@ -8,6 +8,7 @@ mod disk;
 mod fault_points;
 mod images;
 mod leaks;
+mod node_extras;
 mod recovery;
 mod registries;
 mod resize;

@@ -13,7 +13,7 @@ use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout, Systemd};
 use crate::libcontainer::host::{self, HostError};
 use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
 use crate::network::{NetworkConfig, NetworkError, PodNetwork, SubnetV6};
-use crate::ops::{self, Engine, IdBlocks, Parts, Paths};
+use crate::ops::{self, Engine, IdBlocks, NodeFiles, Parts, Paths};
 use crate::stream::StreamServer;
 
 /// Where monitors are with the systemd driver, unless the configuration says otherwise.
@@ -85,6 +85,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         cgroup_parent: pod_parent(config),
         host,
         id_blocks: id_blocks(config),
+        node: NodeFiles { cdi_dirs: config.cdi.spec_dirs.clone(), blockio_config: config.blockio.config.clone() },
     };
     heal(parts.network.clone());
     let engine = Engine::new(parts)?;
