@@ -181,6 +181,71 @@ async fn the_images_stop_signal_is_sent() {
     assert_eq!(container.status().await.exit_code, 11);
 }
 
+/// kubelet's `lifecycle.stopSignal` beats the image's.
+#[tokio::test]
+async fn newer_the_containers_own_stop_signal_comes_first() {
+    let e2e = Fixture::shared().await;
+    let script = "trap 'exit 10' USR2; trap 'exit 12' TERM; echo ready; while :; do sleep 0.05; done";
+    let change = |config: &mut v1::ContainerConfig| config.stop_signal = v1::Signal::Sigusr2.into();
+    let (_pod, container) = e2e.run_with("own-stop-signal", &["sh", "-c", script], change).await;
+    container.wait_for_line("ready").await;
+    assert_eq!(container.status().await.stop_signal(), v1::Signal::Sigusr2, "kubelet reports it");
+    e2e.client.stop_container(&container.id, 30).await.expect("stop");
+    assert_eq!(container.status().await.exit_code, 10);
+}
+
+/// What the evented PLEG of kubelet reads instead of asking for each container.
+#[tokio::test]
+async fn newer_a_pods_status_tells_its_containers_and_when() {
+    let e2e = Fixture::shared().await;
+    let (pod, container) = e2e.run("pod-and-containers", &["sleep", "1000"]).await;
+    let first = e2e.client.pod_response(&pod.id, false).await.expect("status");
+    assert!(first.timestamp > 0);
+    assert_eq!(first.containers_statuses, [container.status().await]);
+    e2e.client.stop_container(&container.id, 0).await.expect("stop");
+    let second = e2e.client.pod_response(&pod.id, false).await.expect("status");
+    assert!(second.timestamp >= first.timestamp);
+    assert_eq!(second.containers_statuses[0].state(), v1::ContainerState::ContainerExited);
+}
+
+/// Whoever leaves out what may be left out gets a pod with one PID namespace and no log.
+#[tokio::test]
+async fn nothing_that_is_optional_is_needed() {
+    let e2e = Fixture::shared().await;
+    let bare = |config: &mut v1::PodSandboxConfig| {
+        (config.linux, config.dns_config) = (None, None);
+        config.hostname.clear();
+        config.log_directory.clear();
+    };
+    let pod = e2e.pod_with("bare", bare).await;
+    let change = |config: &mut v1::ContainerConfig| {
+        config.linux = None;
+        config.log_path.clear();
+    };
+    let container = pod.start_with("main", &["sleep", "1000"], change).await;
+    assert_eq!(container.exec(&["echo", "hi"]).await.stdout, "hi\n");
+    assert!(!container.sh("hostname").await.trim().is_empty(), "the pod has some name of its own");
+    assert_eq!(container.status().await.log_path, "");
+    let options = pod.status().await.linux.and_then(|linux| linux.namespaces).and_then(|n| n.options).expect("echoed");
+    assert_eq!(options.pid(), v1::NamespaceMode::Pod, "the zero value");
+}
+
+#[tokio::test]
+async fn newer_the_cgroup_driver_is_told() {
+    let e2e = Fixture::shared().await;
+    let told = e2e.client.runtime.clone().runtime_config(v1::RuntimeConfigRequest {}).await.expect("configuration");
+    let driver = told.into_inner().linux.expect("Linux").cgroup_driver();
+    // What the driver is decides what a parent looks like, and none is always one.
+    let parent = match driver {
+        v1::CgroupDriver::Systemd => "e2e-driver.slice".to_owned(),
+        v1::CgroupDriver::Cgroupfs => format!("/{}/driver", e2e.machine.cgroup),
+    };
+    for (name, parent) in [("driver", parent), ("driver-none", String::new())] {
+        let pod = e2e.pod_with(name, |config| config.linux.get_or_insert_default().cgroup_parent = parent).await;
+        pod.start("main", &["sleep", "1000"]).await.sh("true").await;
+    }
+}
+
 #[tokio::test]
 async fn a_later_shorter_grace_shortens_the_wait() {
     let e2e = Fixture::shared().await;

@@ -1,5 +1,6 @@
 //! Volumes (rules.md, rules 13, 26, 27): what is bound where, read-only or not, and which way mounts propagate.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -217,4 +218,56 @@ impl Drop for TmpfsOn<'_> {
     fn drop(&mut self) {
         let _ = self.e2e.inside(|| umount2(&self.folder, MntFlags::MNT_DETACH));
     }
+}
+
+/// A file system whose server says nothing, as an NFS server that is gone; until it is dropped, when all that waits for it fails.
+struct DeadMount<'a> {
+    e2e: &'a Fixture,
+    folder: std::path::PathBuf,
+    server: Option<std::fs::File>,
+}
+
+impl<'a> DeadMount<'a> {
+    fn new(e2e: &'a Fixture, folder: std::path::PathBuf) -> DeadMount<'a> {
+        let server = std::fs::File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        let mounted = mount(Some("e2e"), &folder, Some("fuse"), MsFlags::empty(), Some(options.as_str()));
+        mounted.expect("mount fuse");
+        DeadMount { e2e, folder, server: Some(server) }
+    }
+}
+
+impl Drop for DeadMount<'_> {
+    fn drop(&mut self) {
+        self.server = None;
+        let _ = self.e2e.inside(|| umount2(&self.folder, MntFlags::MNT_DETACH));
+    }
+}
+
+/// Rule 35: whoever asks about other pods, or about this one, does not wait with it.
+#[tokio::test]
+async fn strict_a_dead_mount_delays_only_its_own_container() {
+    let e2e = Fixture::shared().await;
+    let folder = e2e.folder("dead");
+    let dead = e2e.inside(|| DeadMount::new(&e2e, folder.clone()));
+    let (pod, other) = (e2e.pod("dead").await, e2e.pod("dead-not").await);
+    let waiting =
+        pod.try_create("main", &["true"], |config| config.mounts = vec![bind(&folder.join("x"), "/v", false)]);
+    let mut waiting = std::pin::pin!(waiting);
+    let asked = async {
+        for _ in 0..20 {
+            assert_eq!(pod.status().await.state(), v1::PodSandboxState::SandboxReady);
+            assert!(e2e.client.list_containers(None).await.is_ok() && e2e.client.status().await.is_ok());
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let alive = other.start("alive", &["sleep", "1000"]).await;
+        assert_eq!(alive.exec(&["echo", "hi"]).await.stdout, "hi\n");
+        assert!(e2e.client.list_stats(None).await.is_ok());
+    };
+    tokio::select! {
+        created = &mut waiting => panic!("it did not wait for the mount: {:?}", created.map(|container| container.id)),
+        () = asked => {}
+    }
+    drop(dead);
+    assert!(waiting.await.is_err(), "there is nothing to mount");
 }

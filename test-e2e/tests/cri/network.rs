@@ -111,6 +111,34 @@ async fn a_host_network_pod_is_on_the_host() {
     assert_eq!(options.network(), node, "echoed");
 }
 
+/// What a service on the node is reached by: each of its addresses, the loopback too.
+#[tokio::test]
+async fn host_ports_lead_to_the_pod_and_zero_is_none() {
+    let e2e = Fixture::shared().await;
+    let free = e2e.inside(|| TcpListener::bind("0.0.0.0:0").and_then(|listener| listener.local_addr()));
+    let port = free.expect("a free port").port();
+    let mapping = |host_port| v1::PortMapping { container_port: 8080, host_port, ..Default::default() };
+    let ports = |config: &mut v1::PodSandboxConfig| config.port_mappings = vec![mapping(port.into()), mapping(0)];
+    let pod = e2e.pod_with("host-port", ports).await;
+    let server = serve(&pod).await;
+    let gateway = server.sh("ip route | awk '/^default/ {print $3}'").await;
+    let ask = |address: IpAddr| {
+        e2e.inside(|| {
+            let mut stream = TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(10))?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok::<_, std::io::Error>(text)
+        })
+    };
+    for address in ["127.0.0.1", gateway.trim()] {
+        let answer = ask(address.parse().expect("an address"));
+        assert!(answer.as_ref().is_ok_and(|text| text.ends_with("hello\n")), "{address}: {answer:?}");
+    }
+    e2e.client.stop_pod(&pod.id).await.expect("stop");
+    assert!(ask(IpAddr::from([127, 0, 0, 1])).is_err(), "it goes with its pod");
+}
+
 #[tokio::test]
 async fn dns_files() {
     let e2e = Fixture::shared().await;

@@ -355,6 +355,23 @@ async fn shared_memory_is_the_pods() {
 }
 
 #[tokio::test]
+async fn a_pod_in_the_hosts_ipc_namespace_has_the_hosts_shared_memory() {
+    let e2e = Fixture::shared().await;
+    let node = v1::NamespaceMode::Node;
+    let pod = e2e.pod_with("host-ipc", |config| spec::pod_namespaces(config).ipc = node.into()).await;
+    let change = |config: &mut v1::ContainerConfig| spec::container_namespaces(config).ipc = node.into();
+    let container = pod.start_with("main", &["sleep", "1000"], change).await;
+    let own = e2e.inside(|| std::fs::read_link("/proc/thread-self/ns/ipc")).expect("link");
+    assert_eq!(container.sh("readlink /proc/self/ns/ipc").await.trim(), own.display().to_string());
+    let name = format!("berth-e2e-{}", std::process::id());
+    let path = format!("/dev/shm/{name}");
+    e2e.inside(|| std::fs::write(&path, "of the host")).expect("the host's /dev/shm");
+    let seen = container.exec(&["cat", &path]).await.stdout;
+    e2e.inside(|| std::fs::remove_file(&path)).expect("remove");
+    assert_eq!(seen, "of the host");
+}
+
+#[tokio::test]
 async fn nothing_but_the_standard_streams_is_open() {
     let e2e = Fixture::shared().await;
     let (_pod, container) = e2e.run("fds", &["sleep", "1000"]).await;
