@@ -10,13 +10,25 @@ pub mod call;
 pub mod client;
 /// Network configuration: lists of plugins on disk, capability arguments.
 pub mod conf;
+/// Connection tracking by raw netlink: what is remembered about a UDP port is forgotten.
+pub mod conntrack;
 /// Packet filter chains of our own, asserted as a whole through `iptables` and `ip6tables`.
 pub mod firewall;
+/// Ports of the host that lead to pods: a table of nftables, its maps and their elements.
+pub mod hostports;
 /// Address management: ranges, the next free address, and a store that survives a crash at any step.
 pub mod ipam;
+/// What leaves a pod network gets the host's address: sets of pods in nftables.
+pub mod masquerade;
 /// A synchronous NETLINK_ROUTE socket: links, addresses and routes, in batches, with the kernel's own error text.
 pub mod netlink;
+/// Network namespaces by their paths.
+pub mod netns;
 /// nftables by raw netlink: tables replaced in one transaction, map elements added and taken in one message.
 pub mod nftables;
+/// The plugins: bridge, ptp, portmap and the others. By name, in this process.
+pub mod plugins;
+/// Sysctls of the network.
+pub mod sysctl;
 /// The specification's words: versions, results, errors, names.
 pub mod types;

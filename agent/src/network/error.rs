@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use cni::firewall::FirewallError;
 use cni::ipam::{InvalidRange, StoreError};
 use cni::netlink::NetlinkError;
+use cni::sysctl::SysctlError;
 
 use super::subnets::InvalidCidr;
 use crate::model::{ErrorKind, PodId};
@@ -23,6 +24,9 @@ pub enum NetworkError {
     /// The masquerade rules could not be set.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
+    /// The host's sysctls could not be set.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
     /// The pod CIDR that kubelet named is none.
     #[error(transparent)]
     InvalidCidr(#[from] InvalidCidr),

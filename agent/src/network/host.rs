@@ -1,13 +1,13 @@
 //! The host's side: bridge, gateway addresses, forwarding, masquerade. Every step may find its work done already.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use cni::firewall::{Chain, Family, Firewall};
 use cni::netlink::{
     Address, Bridge, Link, LinkChange, MacAddr, Socket, add_address, change_link, create_bridge, remove_address,
 };
+use cni::sysctl;
 use ipnet::IpNet;
 
 use super::subnets::{Subnets, machine_bytes};
@@ -148,7 +148,7 @@ fn settle_ipv6(bridge: &str) -> Result<(), NetworkError> {
         return Ok(());
     }
     for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {
-        set_sysctl(&folder.join(name), value)?;
+        sysctl::set(&folder.join(name), value)?;
     }
     Ok(())
 }
@@ -157,43 +157,12 @@ fn settle_ipv6(bridge: &str) -> Result<(), NetworkError> {
 pub(super) fn assert_forwarding(subnets: &Subnets) -> Result<(), NetworkError> {
     let any = |v4: bool| subnets.ranges().iter().any(|range| range.gateway().is_ipv4() == v4);
     if any(true) {
-        set_sysctl(Path::new("/proc/sys/net/ipv4/ip_forward"), "1")?;
+        sysctl::forward_ipv4()?;
     }
-    let all = Path::new("/proc/sys/net/ipv6/conf/all/forwarding");
-    if any(false) && !has_value(all, "1") {
-        keep_advertised_routes()?;
-        set_sysctl(all, "1")?;
+    if any(false) {
+        sysctl::forward_ipv6()?;
     }
     Ok(())
-}
-
-/// A forwarding host stops listening to router advertisements, unless told otherwise (`accept_ra` 2): one that has its own
-/// IPv6 route from them would lose it within minutes of becoming a pod's router.
-fn keep_advertised_routes() -> Result<(), NetworkError> {
-    let folder = Path::new("/proc/sys/net/ipv6/conf");
-    for entry in fs::read_dir(folder).map_err(NetworkError::file("list", folder))? {
-        let entry = entry.map_err(NetworkError::file("list", folder))?;
-        let path = entry.path().join("accept_ra");
-        if !["all", "default", "lo"].iter().any(|name| entry.file_name() == *name) && has_value(&path, "1") {
-            set_sysctl(&path, "2")?;
-        }
-    }
-    Ok(())
-}
-
-fn has_value(path: &Path, value: &str) -> bool {
-    fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
-}
-
-/// Writes only what differs: containers often see /proc/sys read-only.
-pub(super) fn set_sysctl(path: &Path, value: &str) -> Result<(), NetworkError> {
-    if has_value(path, value) {
-        return Ok(());
-    }
-    match fs::write(path, value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with("/proc/sys/net/ipv6") => Ok(()),
-        other => other.map_err(NetworkError::file("write", path)),
-    }
 }
 
 /// Masquerade and forwarding rules for every subnet that pods have addresses of.

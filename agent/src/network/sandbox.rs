@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use cni::netlink::{
     LOOPBACK_INDEX, LinkChange, MacAddr, NetlinkError, Request, Route, Socket, add_address, add_route, change_link,
 };
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::NetworkError;
@@ -78,15 +78,7 @@ fn batch(link: u32, mac: MacAddr, attachment: &Attachment) -> Vec<Request> {
         attachment
             .gateways
             .iter()
-            .map(|gateway| add_route(&Route { destination: everywhere(*gateway), gateway: Some(*gateway), link })),
+            .map(|gateway| add_route(&Route::new(Route::everywhere(gateway.is_ipv4()), Some(*gateway), link))),
     );
     batch
-}
-
-/// The destination of a default route.
-fn everywhere(like: IpAddr) -> IpNet {
-    match like {
-        IpAddr::V4(_) => Ipv4Net::default().into(),
-        IpAddr::V6(_) => Ipv6Net::default().into(),
-    }
 }

@@ -76,6 +76,11 @@ impl Range {
         self.gateway
     }
 
+    /// Whether both would hand out the same address.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.first.is_ipv4() == other.first.is_ipv4() && self.first <= other.last && other.first <= self.last
+    }
+
     /// Whether the range would ever hand this address out.
     pub fn offers(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.first.is_ipv4()

@@ -10,10 +10,14 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::Pool;
+
+/// How often a store that is open elsewhere is tried: it is open for a millisecond.
+const POLL: Duration = Duration::from_millis(1);
 
 /// Who has an address: a container and the name of its interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,6 +77,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Locked`] when another store is open on it.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_until(folder, Instant::now())
+    }
+
+    /// The same, waiting for a store that is open on it.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when it is still open at the deadline.
+    pub fn open_until(folder: impl Into<PathBuf>, deadline: Instant) -> Result<Self, StoreError> {
         let folder = folder.into();
         fs::DirBuilder::new()
             .recursive(true)
@@ -87,10 +99,13 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .map_err(|source| failed("open", &path, source))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked { path: folder }),
-            Err(errno) => return Err(failed("lock", &path, errno.into())),
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(POLL),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked { path: folder }),
+                Err(errno) => return Err(failed("lock", &path, errno.into())),
+            }
         }
         let mut store = Self { folder, leases: HashMap::new(), last: HashMap::new(), _lock: lock };
         store.load()?;
@@ -137,6 +152,15 @@ impl Store {
                 };
             }
         }
+    }
+
+    /// Leases one address. False when it has an owner.
+    ///
+    /// # Errors
+    /// When the lease cannot be written down.
+    pub fn take(&mut self, address: IpAddr, lease: &Lease) -> Result<bool, StoreError> {
+        check_owner(lease)?;
+        Ok(!self.leases.contains_key(&address) && self.reserve(address, lease)?)
     }
 
     /// Makes an address's file. False when it was there though the store did not know it: it is known now.
@@ -211,7 +235,11 @@ impl Store {
         self.release_where(|lease| !alive(&lease.owner))
     }
 
-    fn release_where(&mut self, mut doomed: impl FnMut(&Lease) -> bool) -> Result<Vec<IpAddr>, StoreError> {
+    /// Returns the addresses of all leases that `doomed` says so of and tells which they were.
+    ///
+    /// # Errors
+    /// As for [`Store::release_owner`].
+    pub fn release_where(&mut self, mut doomed: impl FnMut(&Lease) -> bool) -> Result<Vec<IpAddr>, StoreError> {
         let mut addresses: Vec<_> =
             self.leases.iter().filter(|(_, lease)| doomed(lease)).map(|(address, _)| *address).collect();
         addresses.sort_unstable();

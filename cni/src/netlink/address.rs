@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetlinkError;
@@ -20,12 +20,52 @@ pub struct Address {
     pub link: u32,
     /// The address with its prefix length, host bits kept.
     pub net: IpNet,
+    /// It is not known yet whether another host has it (IPv6, duplicate address detection).
+    pub tentative: bool,
+    /// Another host has it, and so it is of no use.
+    pub duplicate: bool,
+}
+
+/// How an address is given to a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AddressMode {
+    /// IPv6: the neighbours are asked whether one has it before it can be used. Takes a second and more.
+    pub detect_duplicates: bool,
+    /// No route to its subnet comes with it.
+    pub no_prefix_route: bool,
+}
+
+impl AddressMode {
+    /// Sets [`AddressMode::detect_duplicates`].
+    pub fn detect_duplicates(mut self, on: bool) -> Self {
+        self.detect_duplicates = on;
+        self
+    }
+
+    /// Sets [`AddressMode::no_prefix_route`].
+    pub fn no_prefix_route(mut self, on: bool) -> Self {
+        self.no_prefix_route = on;
+        self
+    }
 }
 
 /// The message that gives a link an address; it is no error when the link has it. IPv6 addresses are usable at once:
 /// whoever hands them out knows that they are unique, so duplicate address detection (RFC 4862, 1 s and more) is skipped.
 pub fn add_address(link: u32, net: IpNet) -> Request {
+    add_address_as(link, net, AddressMode::default())
+}
+
+/// The same in another way.
+pub fn add_address_as(link: u32, net: IpNet, mode: AddressMode) -> Request {
     let mut message = message_of(link, net);
+    if mode.detect_duplicates {
+        message.header.flags.remove(AddressHeaderFlags::Nodad);
+    }
+    if mode.no_prefix_route {
+        let nodad = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+        message.attributes.push(AddressAttribute::Flags(nodad | AddressFlags::Noprefixroute));
+    }
     if let IpNet::V4(v4) = net
         && let Some(broadcast) = broadcast(v4)
     {
@@ -102,5 +142,7 @@ fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
     }
     // IPv6 carries no IFA_LOCAL; on a point-to-point IPv4 link IFA_ADDRESS is the other side.
     let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-    Some(Address { link: message.header.index, net })
+    let tentative = message.header.flags.contains(AddressHeaderFlags::Tentative);
+    let duplicate = message.header.flags.contains(AddressHeaderFlags::Dadfailed);
+    Some(Address { link: message.header.index, net, tentative, duplicate })
 }

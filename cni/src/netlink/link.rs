@@ -4,9 +4,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
+    InfoPortData, InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+
+pub use netlink_packet_route::link::{IpVlanMode, MacVlanMode};
 
 use super::socket::{Request, Socket};
 use super::{MacAddr, NetlinkError};
@@ -34,6 +36,14 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it takes all frames.
+    pub promiscuous: bool,
+    /// Whether it takes all multicast frames.
+    pub all_multicast: bool,
+    /// How many frames may wait to be sent.
+    pub queue: u32,
+    /// The link that it stands on, or a veth's other end, by the index that it has in its own namespace.
+    pub lower: Option<u32>,
 }
 
 /// A veth pair, made by one message: the host's end is a port of a bridge, the other end is in its namespace. Both are down:
@@ -107,6 +117,12 @@ pub enum LinkChange {
     Master(u32),
     /// Free text, kept with the link.
     Alias(String),
+    /// All frames are taken, not only those to its own address.
+    Promiscuous(bool),
+    /// All multicast frames are taken.
+    AllMulticast(bool),
+    /// How many frames may wait to be sent.
+    Queue(u32),
     /// No link-local IPv6 address is made when the link goes up, and so no router is solicited from it.
     NoLinkLocal,
 }
@@ -131,6 +147,67 @@ pub fn create_veth_pair(pair: &VethPair<'_>) -> Request {
     Request {
         what: format!("create veth pair {} and {}", pair.name, pair.peer_name),
         message: RouteNetlinkMessage::NewLink(host),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+/// A link on top of another one, made in a namespace by one message.
+#[derive(Debug)]
+pub struct Stacked<'a> {
+    /// Its name, at most 15 bytes.
+    pub name: &'a str,
+    /// The index of the link below, in the namespace of the socket.
+    pub lower: u32,
+    /// What it is.
+    pub kind: StackedKind,
+    /// Its Ethernet address; the kernel's choice when none.
+    pub mac: Option<MacAddr>,
+    /// Bytes a packet may have; the lower link's when none.
+    pub mtu: Option<u32>,
+    /// The namespace that it is made in.
+    pub netns: BorrowedFd<'a>,
+}
+
+/// What stands on top of another link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the kernel's own names, as ip-link(8) has them")]
+pub enum StackedKind {
+    MacVlan(MacVlanMode),
+    IpVlan(IpVlanMode),
+    /// A VLAN of this number.
+    Vlan(u16),
+}
+
+/// The message that makes it, down.
+pub fn create_stacked(stacked: &Stacked<'_>) -> Request {
+    let (kind, data) = match stacked.kind {
+        StackedKind::MacVlan(mode) => (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)])),
+        StackedKind::IpVlan(mode) => (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(mode)])),
+        StackedKind::Vlan(id) => (InfoKind::Vlan, InfoData::Vlan(vec![InfoVlan::Id(id)])),
+    };
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(stacked.name.into()));
+    link.attributes.push(LinkAttribute::Link(stacked.lower));
+    link.attributes.extend(stacked.mac.map(address));
+    link.attributes.extend(stacked.mtu.map(LinkAttribute::Mtu));
+    link.attributes.push(LinkAttribute::NetNsFd(stacked.netns.as_raw_fd()));
+    link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+    Request {
+        what: format!("create {:?} link {} on link {}", stacked.kind, stacked.name, stacked.lower),
+        message: RouteNetlinkMessage::NewLink(link),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+/// The message that makes an intermediate functional block, down: what is redirected to it is sent by its queue.
+pub fn create_ifb(name: &str, mtu: u32) -> Request {
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(name.into()));
+    link.attributes.push(LinkAttribute::Mtu(mtu));
+    link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
+    Request {
+        what: format!("create ifb link {name}"),
+        message: RouteNetlinkMessage::NewLink(link),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     }
 }
@@ -194,6 +271,9 @@ pub fn change_link(index: u32, change: &LinkChange) -> Request {
         LinkChange::Mac(mac) => link.attributes.push(address(*mac)),
         LinkChange::Master(master) => link.attributes.push(LinkAttribute::Controller(*master)),
         LinkChange::Alias(alias) => link.attributes.push(LinkAttribute::IfAlias(alias.clone())),
+        LinkChange::Promiscuous(on) => flag(&mut link, LinkFlags::Promisc, *on),
+        LinkChange::AllMulticast(on) => flag(&mut link, LinkFlags::Allmulti, *on),
+        LinkChange::Queue(length) => link.attributes.push(LinkAttribute::TxQueueLen(*length)),
         LinkChange::NoLinkLocal => link.attributes.push(no_link_local()),
     }
     Request { what: format!("set link {index} {change:?}"), message: RouteNetlinkMessage::SetLink(link), flags: 0 }
@@ -208,8 +288,12 @@ pub fn delete_link(name: &str) -> Request {
 }
 
 fn raise(link: &mut LinkMessage) {
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
+    flag(link, LinkFlags::Up, true);
+}
+
+fn flag(link: &mut LinkMessage, flag: LinkFlags, on: bool) {
+    link.header.flags.set(flag, on);
+    link.header.change_mask |= flag;
 }
 
 fn no_link_local() -> LinkAttribute {
@@ -274,6 +358,10 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        promiscuous: message.header.flags.contains(LinkFlags::Promisc),
+        all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
+        queue: 0,
+        lower: None,
     };
     for attribute in message.attributes {
         match attribute {
@@ -281,6 +369,8 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Controller(master) => link.master = Some(master),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::TxQueueLen(length) => link.queue = length,
+            LinkAttribute::Link(index) => link.lower = Some(index).filter(|index| *index != 0),
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr::new),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.into_iter().find_map(|info| match info {

@@ -5,6 +5,7 @@
 //! was made waits for RCU grace periods (8 to 16 ms each), so whatever the create message can carry belongs there.
 
 mod address;
+pub(crate) mod attributes;
 mod error;
 mod link;
 mod mac;
@@ -13,11 +14,11 @@ mod route;
 mod socket;
 pub(crate) mod transport;
 
-pub use address::{Address, add_address, addresses_dump, remove_address};
+pub use address::{Address, AddressMode, add_address, add_address_as, addresses_dump, remove_address};
 pub use error::NetlinkError;
 pub use link::{
-    Bridge, BridgePort, Link, LinkChange, VethPair, change_link, configure_port, create_bridge, create_veth_pair,
-    delete_link, raise_link,
+    Bridge, BridgePort, IpVlanMode, Link, LinkChange, MacVlanMode, Stacked, StackedKind, VethPair, change_link,
+    configure_port, create_bridge, create_ifb, create_stacked, create_veth_pair, delete_link, raise_link,
 };
 pub use mac::{InvalidMac, MacAddr};
 pub use route::{Route, add_route};

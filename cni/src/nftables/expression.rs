@@ -48,6 +48,8 @@ pub enum Expression {
     And(Register, Vec<u8>),
     /// Matches when the map has the key in `.1`; its value goes into the registers from `.2` on.
     Lookup(String, Register, Register),
+    /// Matches when the set has the key in the register.
+    Member(String, Register),
     /// The destination becomes the address and the port in these registers.
     DestinationNat(Family, Register, Register),
     /// The source becomes the address of the link the packet goes out by.
@@ -76,6 +78,10 @@ impl Expression {
                 data.text(1, map);
                 data.number(2, key.number());
                 data.number(3, value.number());
+            }),
+            Self::Member(set, key) => expression("lookup", out, |data| {
+                data.text(1, set);
+                data.number(2, key.number());
             }),
             Self::DestinationNat(family, address, port) => expression("nat", out, |data| {
                 data.number(1, 1); // NFT_NAT_DNAT

@@ -7,13 +7,16 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 const NLA_F_NESTED: u16 = 0x8000;
 /// `NFT_SET_MAP`
 const SET_MAP: u32 = 8;
-/// An attribute's length is 16 bits: so many elements of at most 96 bytes fit into one list.
-const ELEMENTS_PER_MESSAGE: usize = 500;
+/// An attribute's length is 16 bits: so many elements of at most 350 bytes, with their comments, fit into one list.
+const ELEMENTS_PER_MESSAGE: usize = 180;
+/// User data is at most 256 bytes (NFT_USERDATA_MAXLEN), with two bytes in front and one behind.
+const LONGEST_COMMENT: usize = 253;
 
 /// Where a base chain stands in a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +31,30 @@ pub enum Hook {
     RawPrerouting,
 }
 
-/// The shape of a map: the parts of its key and of its value, in nft's data types and in bytes.
+/// The shape of a set, or of a map when it has a value: the parts of its key and of its value, in nft's data types and in
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MapType {
+pub struct SetType {
     key: (u32, u32),
-    value: (u32, u32),
+    value: Option<(u32, u32)>,
+}
+
+/// An element of a set, its parts as registers hold them (every part padded to four bytes).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Element {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value, in a map.
+    pub value: Option<Vec<u8>>,
+    /// Free text of at most 253 bytes, kept with it and shown by `nft list`.
+    pub comment: Option<String>,
+}
+
+impl Element {
+    /// An element of a map.
+    pub fn pair(key: Vec<u8>, value: Vec<u8>) -> Self {
+        Self { key, value: Some(value), comment: None }
+    }
 }
 
 /// `ipv4_addr` or `ipv6_addr`, `inet_proto`, `inet_service` of nft, and the bytes each takes in registers.
@@ -44,22 +66,38 @@ const fn address_type(family: Family) -> (u32, u32) {
 }
 const PROTOCOL: (u32, u32) = (12, 4);
 const PORT: (u32, u32) = (13, 4);
+const LINK_NAME: (u32, u32) = (41, 16);
 
 /// nft writes a concatenation's type as its parts' types, six bits each.
 const fn concat(left: (u32, u32), right: (u32, u32)) -> (u32, u32) {
     (left.0 << 6 | right.0, left.1 + right.1)
 }
 
-impl MapType {
+impl SetType {
     /// protocol . port → address . port
     pub const fn port_to_endpoint(family: Family) -> Self {
-        Self { key: concat(PROTOCOL, PORT), value: concat(address_type(family), PORT) }
+        Self { key: concat(PROTOCOL, PORT), value: Some(concat(address_type(family), PORT)) }
     }
 
     /// address . protocol . port → address . port
     pub const fn endpoint_to_endpoint(family: Family) -> Self {
         let key = concat(concat(address_type(family), PROTOCOL), PORT);
-        Self { key, value: concat(address_type(family), PORT) }
+        Self { key, value: Some(concat(address_type(family), PORT)) }
+    }
+
+    /// Addresses.
+    pub const fn addresses(family: Family) -> Self {
+        Self { key: address_type(family), value: None }
+    }
+
+    /// Names of links, 16 bytes each.
+    pub const fn link_names() -> Self {
+        Self { key: LINK_NAME, value: None }
+    }
+
+    /// link's name . link's name
+    pub const fn link_pairs() -> Self {
+        Self { key: concat(LINK_NAME, LINK_NAME), value: None }
     }
 }
 
@@ -129,36 +167,60 @@ impl Transaction {
         });
     }
 
-    /// An empty map.
-    pub fn add_map(&mut self, family: Family, table: &str, map: &str, shape: MapType) {
-        let id = self.commands.len() as u32;
-        self.push("add map", map, 9, NLM_F_CREATE, family, |body| {
+    /// Takes all rules out of a chain.
+    pub fn flush_chain(&mut self, family: Family, table: &str, chain: &str) {
+        self.push("empty chain", chain, 8, 0, family, |body| {
             body.text(1, table);
-            body.text(2, map);
-            body.number(3, SET_MAP);
+            body.text(2, chain);
+        });
+    }
+
+    /// A set or map, empty; one that is there keeps its elements.
+    pub fn add_set(&mut self, family: Family, table: &str, set: &str, shape: SetType) {
+        let id = self.commands.len() as u32;
+        self.push("add set", set, 9, NLM_F_CREATE, family, |body| {
+            body.text(1, table);
+            body.text(2, set);
+            body.number(3, if shape.value.is_some() { SET_MAP } else { 0 });
             body.number(4, shape.key.0);
             body.number(5, shape.key.1);
-            body.number(6, shape.value.0);
-            body.number(7, shape.value.1);
+            if let Some(value) = shape.value {
+                body.number(6, value.0);
+                body.number(7, value.1);
+            }
             body.number(10, id);
         });
     }
 
-    /// Elements of a map, keys and values as their registers hold them (every part padded to four bytes).
-    pub fn add_elements(&mut self, family: Family, table: &str, map: &str, elements: &[(Vec<u8>, Vec<u8>)]) {
+    /// Elements of a set. One that is there already is no error, and keeps its comment.
+    pub fn add_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
+        self.add_elements_with(NLM_F_CREATE, family, table, set, elements);
+    }
+
+    /// Elements of a set; an error when one is there.
+    pub fn add_new_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
+        self.add_elements_with(NLM_F_CREATE | NLM_F_EXCL, family, table, set, elements);
+    }
+
+    /// Elements of a set, in place of those with the same keys.
+    pub fn replace_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
+        let keys: Vec<_> = elements.iter().map(|element| element.key.clone()).collect();
+        self.add_elements(family, table, set, elements);
+        self.delete_elements(family, table, set, &keys);
+        self.add_elements(family, table, set, elements);
+    }
+
+    fn add_elements_with(&mut self, flags: u16, family: Family, table: &str, set: &str, elements: &[Element]) {
         for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            self.push("add elements to", map, 12, NLM_F_CREATE, family, |body| {
-                elements_of(body, table, map, chunk.iter().map(|(key, value)| (key, Some(value))));
-            });
+            self.push("add elements to", set, 12, flags, family, |body| elements_of(body, table, set, chunk));
         }
     }
 
-    /// Takes elements of a map by their keys; an error when one is not there.
-    pub fn delete_elements(&mut self, family: Family, table: &str, map: &str, keys: &[Vec<u8>]) {
+    /// Takes elements of a set by their keys; an error when one is not there.
+    pub fn delete_elements(&mut self, family: Family, table: &str, set: &str, keys: &[Vec<u8>]) {
         for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
-            self.push("delete elements of", map, 14, 0, family, |body| {
-                elements_of(body, table, map, chunk.iter().map(|key| (key, None)));
-            });
+            let elements: Vec<_> = chunk.iter().map(|key| Element { key: key.clone(), ..Element::default() }).collect();
+            self.push("delete elements of", set, 14, 0, family, |body| elements_of(body, table, set, &elements));
         }
     }
 
@@ -212,24 +274,41 @@ impl Transaction {
     }
 }
 
-fn elements_of<'a>(
-    body: &mut Attributes,
-    table: &str,
-    map: &str,
-    elements: impl Iterator<Item = (&'a Vec<u8>, Option<&'a Vec<u8>>)>,
-) {
+fn elements_of(body: &mut Attributes, table: &str, set: &str, elements: &[Element]) {
     body.text(1, table);
-    body.text(2, map);
+    body.text(2, set);
     body.nest(3, |list| {
-        for (key, value) in elements {
+        for Element { key, value, comment } in elements {
             list.nest(1, |element| {
                 element.nest(1, |data| data.bytes(1, key));
                 if let Some(value) = value {
                     element.nest(2, |data| data.bytes(1, value));
                 }
+                if let Some(comment) = comment {
+                    element.bytes(6, &user_data(comment));
+                }
             });
         }
     });
+}
+
+/// nft's own form: type 0 (a comment), length, text with a NUL.
+fn user_data(comment: &str) -> Vec<u8> {
+    let text = &comment.as_bytes()[..comment.len().min(LONGEST_COMMENT)];
+    [&[0, text.len() as u8 + 1][..], text, &[0]].concat()
+}
+
+/// The comment in an element's user data.
+pub(super) fn comment_of(mut data: &[u8]) -> Option<String> {
+    while let [kind, length, rest @ ..] = data {
+        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == 0 {
+            let text = value.split(|byte| *byte == 0).next()?;
+            return String::from_utf8(text.to_vec()).ok();
+        }
+        data = rest;
+    }
+    None
 }
 
 /// Netlink attributes as they are written: length, type, value, padding to four bytes. Numbers are big-endian.
@@ -237,6 +316,10 @@ fn elements_of<'a>(
 pub(super) struct Attributes(Vec<u8>);
 
 impl Attributes {
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.0.extend(((4 + value.len()) as u16).to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -273,9 +356,19 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_is_read_as_it_was_written() {
+        assert_eq!(comment_of(&user_data("c1 eth0")).as_deref(), Some("c1 eth0"));
+        assert_eq!(comment_of(&[1, 2, 9, 9, 0, 3, b'a', b'b', 0]).as_deref(), Some("ab"));
+        for damaged in [&[][..], &[0], &[0, 200, 1], &[1, 0]] {
+            assert_eq!(comment_of(damaged), None);
+        }
+    }
+
+    #[test]
     fn many_elements_are_split_before_a_length_overflows() {
         let mut transaction = Transaction::default();
-        let elements = vec![(vec![0; 24], vec![0; 20]); 1200];
+        let comment = Some("c".repeat(300));
+        let elements = vec![Element { comment, ..Element::pair(vec![0; 24], vec![0; 20]) }; 400];
         transaction.add_elements(Family::V6, "t", "m", &elements);
         assert_eq!(transaction.names().count(), 3);
         assert!(transaction.commands.iter().all(|command| command.body.len() < usize::from(u16::MAX)));

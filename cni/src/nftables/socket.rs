@@ -8,8 +8,8 @@ use crate::netlink::transport::{Transport, refused};
 /// A socket for transactions. It acts on the network namespace it was made in.
 #[derive(Debug)]
 pub struct Nftables {
-    transport: Transport,
-    sequence: u32,
+    pub(super) transport: Transport,
+    pub(super) sequence: u32,
 }
 
 impl Nftables {

@@ -1,13 +1,13 @@
 //! Host ports: what arrives at a port of the node goes on to a pod. A table of our own in nftables with a map for each way
 //! to name a port; publishing a pod's ports is one message with its elements.
 //!
-//! This file: which ports are asked for. `table`: what the kernel is told. `published`: the records and their upkeep.
+//! This file: which ports are asked for. `published`: the records and their upkeep. What the kernel is told: `cni::hostports`.
 
 mod published;
-mod table;
 
 use std::net::IpAddr;
 
+use cni::hostports;
 use cni::nftables::Family;
 use serde::{Deserialize, Serialize};
 
@@ -75,14 +75,20 @@ impl HostPort {
         })
     }
 
-    /// Whether this port is reached over an address family.
-    fn covers(&self, family: Family) -> bool {
-        self.host_ip.is_none_or(|ip| family_of(ip) == family)
+    /// As the kernel's table has it.
+    fn port(&self) -> hostports::Port {
+        let protocol = match self.protocol {
+            PortProtocol::Tcp => hostports::Protocol::Tcp,
+            PortProtocol::Udp => hostports::Protocol::Udp,
+            PortProtocol::Sctp => hostports::Protocol::Sctp,
+        };
+        let (host_ip, host_port, pod_port) = (self.host_ip, self.host_port, self.pod_port);
+        hostports::Port { protocol, host_ip, host_port, pod_port }
     }
 
-    /// The one address it is of; none: all of its family.
-    fn bound(&self) -> Option<IpAddr> {
-        self.host_ip.filter(|ip| !ip.is_unspecified())
+    /// Whether this port is reached over an address family.
+    fn covers(&self, family: Family) -> bool {
+        self.port().covers(family)
     }
 
     fn collides(&self, other: &Self) -> bool {
@@ -91,23 +97,6 @@ impl HostPort {
             _ => true,
         };
         self.protocol == other.protocol && self.host_port == other.host_port && same_address()
-    }
-}
-
-impl PortProtocol {
-    fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-}
-
-fn family_of(ip: IpAddr) -> Family {
-    match ip {
-        IpAddr::V4(_) => Family::V4,
-        IpAddr::V6(_) => Family::V6,
     }
 }
 

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use cni::nftables::{Family, Nftables, Transaction};
-use ipnet::IpNet;
+use cni::hostports::{self, HAIRPIN, LINKS};
+use cni::nftables::{Element, Family, Nftables, Transaction};
+use cni::sysctl;
 use serde::{Deserialize, Serialize};
 
-use super::table::{self, Element, MAPS, table_name};
-use super::{HostPort, family_of};
-use crate::network::{NetworkError, host};
+use super::HostPort;
+use crate::network::NetworkError;
 
 /// One pod's ports and the addresses they lead to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +26,19 @@ struct Record {
 
 const RECORD_VERSION: u32 = 1;
 
+/// An element with its family and its map.
+type Placed = (Family, &'static str, Element);
+
+const MAPS: [&str; 2] = [hostports::ANY, hostports::BOUND];
+
+fn table_name(bridge: &str) -> String {
+    format!("berth-ports-{bridge}")
+}
+
 impl Record {
-    fn elements(&self) -> Vec<Element> {
-        table::elements(&self.addresses, &self.ports)
+    fn elements(&self) -> Vec<Placed> {
+        let ports: Vec<_> = self.ports.iter().map(HostPort::port).collect();
+        hostports::elements(&self.addresses, &ports, None)
     }
 }
 
@@ -39,8 +49,6 @@ pub(in crate::network) struct HostPorts {
     bridge: String,
     socket: Nftables,
     records: HashMap<String, Record>,
-    /// The pod subnets, which reach their own host ports by a detour over the host.
-    served: Vec<IpNet>,
     /// Whether this process has made the table.
     installed: bool,
 }
@@ -63,12 +71,11 @@ impl HostPorts {
             records.insert(pod.to_owned(), record);
         }
         let socket = Nftables::open()?;
-        Ok(Self { folder, bridge: bridge.into(), socket, records, served: Vec::new(), installed: false })
+        Ok(Self { folder, bridge: bridge.into(), socket, records, installed: false })
     }
 
     /// Makes the kernel's table be what the records say.
-    pub(in crate::network) fn assert(&mut self, served: &[IpNet]) -> Result<(), NetworkError> {
-        self.served = served.to_vec();
+    pub(in crate::network) fn assert(&mut self) -> Result<(), NetworkError> {
         if self.records.is_empty() && !self.installed {
             return self.forget();
         }
@@ -93,7 +100,7 @@ impl HostPorts {
             if let Some((_, owner)) = others.chain(own).find(|(other, _)| other.collides(port)) {
                 return Err(NetworkError::PortInUse { port: port.host_port, pod: owner.into() });
             }
-            if !addresses.iter().any(|ip| port.covers(family_of(*ip))) {
+            if !addresses.iter().any(|ip| port.covers(Family::of(*ip))) {
                 return Err(NetworkError::PortUnreachable { port: port.host_port });
             }
         }
@@ -134,37 +141,42 @@ impl HostPorts {
         dead.iter().try_for_each(|pod| self.unpublish(pod))
     }
 
-    fn add(&mut self, elements: &[Element]) -> Result<(), NetworkError> {
+    fn add(&mut self, elements: &[Placed]) -> Result<(), NetworkError> {
         let mut transaction = Transaction::default();
-        for (family, map, key, value) in elements {
-            transaction.add_elements(*family, &table_name(&self.bridge), map, &[(key.clone(), value.clone())]);
+        for (family, map, element) in elements {
+            transaction.add_elements(*family, &table_name(&self.bridge), map, std::slice::from_ref(element));
         }
         Ok(self.socket.commit(&transaction)?)
     }
 
-    fn take(&mut self, elements: &[Element]) -> Result<(), NetworkError> {
+    fn take(&mut self, elements: &[Placed]) -> Result<(), NetworkError> {
         let mut transaction = Transaction::default();
-        for (family, map, key, _) in elements {
-            transaction.delete_elements(*family, &table_name(&self.bridge), map, std::slice::from_ref(key));
+        for (family, map, element) in elements {
+            transaction.delete_elements(*family, &table_name(&self.bridge), map, std::slice::from_ref(&element.key));
         }
         Ok(self.socket.commit(&transaction)?)
     }
 
     /// Replaces the table as a whole, in one transaction: no packet sees it half made.
     fn install(&mut self) -> Result<(), NetworkError> {
-        let elements: Vec<_> = self.records.values().flat_map(Record::elements).collect();
+        let table = table_name(&self.bridge);
         let mut transaction = Transaction::default();
         for family in [Family::V4, Family::V6] {
-            table::write(&mut transaction, family, &self.bridge, &self.served);
-            for map in MAPS {
-                let of_map = elements.iter().filter(|(f, m, ..)| *f == family && *m == map);
-                let pairs: Vec<_> = of_map.map(|(_, _, key, value)| (key.clone(), value.clone())).collect();
-                transaction.add_elements(family, &table_name(&self.bridge), map, &pairs);
-            }
+            transaction.replace_table(family, &table);
+            hostports::write_table(&mut transaction, family, &table);
+            transaction.add_elements(family, &table, LINKS, &[hostports::link(&self.bridge)]);
+            transaction.add_elements(family, &table, HAIRPIN, &hostports::hairpin(&self.bridge));
+        }
+        let placed: Vec<_> = self.records.values().flat_map(Record::elements).collect();
+        for (family, map) in [Family::V4, Family::V6].into_iter().flat_map(|family| MAPS.map(|map| (family, map))) {
+            let of_map = placed.iter().filter(|(f, m, _)| (*f, *m) == (family, map));
+            // Many in one message: each message's answer waits in the socket until all are sent.
+            let elements: Vec<_> = of_map.map(|(_, _, element)| element.clone()).collect();
+            transaction.add_elements(family, &table, map, &elements);
         }
         self.socket.commit(&transaction)?;
         // Packets from 127.0.0.1 may leave over the bridge; the table's own rule keeps others from entering by it.
-        host::set_sysctl(&Path::new("/proc/sys/net/ipv4/conf").join(&self.bridge).join("route_localnet"), "1")?;
+        sysctl::set_of("ipv4", &self.bridge, "route_localnet", "1")?;
         self.installed = true;
         Ok(())
     }

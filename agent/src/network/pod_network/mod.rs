@@ -172,7 +172,7 @@ impl PodNetwork {
         let outcome = self.assert_bridge(&subnets).and_then(|served| {
             host::assert_forwarding(&subnets)?;
             let firewall = host::assert_firewall(&self.config.bridge, &served);
-            firewall.and(lock(&self.ports).assert(&served))
+            firewall.and(lock(&self.ports).assert())
         });
         self.problem.store(outcome.as_ref().err().map(|error| Arc::new(whole_text(error))));
         outcome

@@ -1,0 +1,103 @@
+//! What is there: sets of a table, elements of a set.
+
+use super::message::comment_of;
+use super::{Element, Family, Nftables};
+use crate::netlink::NetlinkError;
+use crate::netlink::attributes::{attribute, attributes};
+use crate::netlink::reply::Body;
+use crate::netlink::transport::refused;
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_GETSET: u16 = 10;
+const NFT_MSG_GETSETELEM: u16 = 13;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP: u16 = 0x300;
+/// `struct nlmsghdr` and `struct nfgenmsg`
+const HEADERS: usize = 20;
+
+impl Nftables {
+    /// The names of a table's sets and maps; none when there is no table.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn sets(&mut self, family: Family, table: &str) -> Result<Vec<String>, NetlinkError> {
+        let mut names = Vec::new();
+        self.dump("nftables: list sets", NFT_MSG_GETSET, family, &[table], |body| {
+            names.extend(attribute(body, 2).map(text));
+        })?;
+        Ok(names)
+    }
+
+    /// The elements of a set or map; none when it is not there.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn elements(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<Element>, NetlinkError> {
+        let mut elements = Vec::new();
+        self.dump("nftables: list elements", NFT_MSG_GETSETELEM, family, &[table, set], |body| {
+            let list = attribute(body, 3).unwrap_or_default();
+            elements.extend(attributes(list).filter_map(|(_, element)| element_of(element)));
+        })?;
+        Ok(elements)
+    }
+
+    /// Asks for a listing; `names` are the request's first attributes.
+    fn dump(
+        &mut self,
+        what: &str,
+        kind: u16,
+        family: Family,
+        names: &[&str],
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        self.transport.send(&request(kind, family, sequence, names))?;
+        let mut done = false;
+        while !done {
+            self.transport.receive(what, |frame| {
+                if frame.sequence != sequence {
+                    return Ok(());
+                }
+                match frame.body {
+                    Body::Data(bytes) => each(bytes.get(HEADERS..).unwrap_or_default()),
+                    Body::Done { errno: 0 } | Body::Acknowledgement { errno: 0, .. } => done = true,
+                    Body::Done { errno: libc::ENOENT } | Body::Acknowledgement { errno: libc::ENOENT, .. } => {
+                        done = true
+                    }
+                    Body::Done { errno } => return Err(refused(what, errno, None)),
+                    Body::Acknowledgement { errno, detail } => return Err(refused(what, errno, detail)),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn request(kind: u16, family: Family, sequence: u32, names: &[&str]) -> Vec<u8> {
+    let mut body = super::message::Attributes::default();
+    for (kind, name) in (1..).zip(names) {
+        body.text(kind, name);
+    }
+    let body = body.into_bytes();
+    let mut out = Vec::with_capacity(HEADERS + body.len());
+    out.extend(((HEADERS + body.len()) as u32).to_ne_bytes());
+    out.extend((NFNL_SUBSYS_NFTABLES << 8 | kind).to_ne_bytes());
+    out.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend(0u32.to_ne_bytes());
+    out.extend([family.number(), 0, 0, 0]);
+    out.extend(body);
+    out
+}
+
+fn text(value: &[u8]) -> String {
+    let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+fn element_of(element: &[u8]) -> Option<Element> {
+    let data = |kind| attribute(element, kind).and_then(|data| attribute(data, 1)).map(<[u8]>::to_vec);
+    Some(Element { key: data(1)?, value: data(2), comment: attribute(element, 6).and_then(comment_of) })
+}
