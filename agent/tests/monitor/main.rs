@@ -11,6 +11,8 @@ mod confinement;
 mod lifecycle;
 /// The CRI log.
 mod logs;
+/// OOM kills, and whose they are.
+mod oom;
 /// Spawner, pods and containers for the tests.
 mod support;
 /// Agents that die, and what goes on without them.

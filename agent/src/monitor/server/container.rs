@@ -40,6 +40,8 @@ pub(super) struct Container {
     pub(super) stop: Option<Stop>,
     /// Who waits for it to be forgotten.
     pub(super) removal: Vec<Requester>,
+    /// SIGKILL was sent to its first process by this monitor.
+    pub(super) killed: bool,
     /// Its first process died, and how; output may still be read.
     pub(super) death: Option<Death>,
 }
@@ -65,8 +67,8 @@ pub(super) struct Cgroup {
     pub(super) unified: Option<OwnedFd>,
     pub(super) v1_tasks: Vec<OwnedFd>,
     pub(super) memory: Option<OwnedFd>,
-    /// OOM kills counted before it started.
-    pub(super) oom_kills_before: u64,
+    /// OOM kills that were not its first process's: counted before it started, or of execs.
+    pub(super) oom_kills_of_others: u64,
     pub(super) execs: ExecCgroups,
 }
 
@@ -140,7 +142,8 @@ impl Container {
 
     /// Kills everything in it. In a PID namespace of its own that takes one signal; otherwise its cgroup is killed. So it is,
     /// too, when the signal is refused: an AppArmor profile without a rule for signals lets none in, not even from the node.
-    pub(super) fn kill_tree(&self) {
+    pub(super) fn kill_tree(&mut self) {
+        self.killed = true;
         // An init that is dead already has taken everything with it.
         let refused =
             self.pidfd.as_ref().is_some_and(|pidfd| pidfd_send_signal(pidfd, Signal::KILL) == Err(Errno::ACCESS));

@@ -8,9 +8,9 @@ use super::connection::Requester;
 use super::container::{Cgroup, Container, Input, Phase, Stdio};
 use super::events::Source;
 use super::exec_cgroup::ExecCgroups;
-use super::exit::oom_kills;
 use super::log::{LogFile, Output, StreamName};
 use super::monitor::{Monitor, Outcome, now_ns};
+use super::oom::oom_kills;
 use super::requests::wrong_state;
 use super::spawner::{internal, invalid, with_kind};
 use crate::libcontainer::plan::{InitPlan, PidNamespace};
@@ -34,10 +34,10 @@ impl Monitor {
             unified: unified_fd.map(|index| fds.take(index)).transpose()?,
             v1_tasks: v1_tasks_fds.into_iter().map(|index| fds.take(index)).collect::<Result<_, _>>()?,
             memory: memory_fd.map(|index| fds.take(index)).transpose()?,
-            oom_kills_before: 0,
+            oom_kills_of_others: 0,
             execs: ExecCgroups::default(),
         };
-        cgroup.oom_kills_before = oom_kills(&cgroup);
+        cgroup.oom_kills_of_others = oom_kills(&cgroup);
         let record_dir = fds.take(record_dir_fd)?;
         let log = match log_dir_fd {
             Some(index) => {
@@ -79,6 +79,7 @@ impl Monitor {
             record_dir,
             stop: None,
             removal: Vec::new(),
+            killed: false,
             death: None,
         };
         let watched = container.control().map_or(Ok(()), |control| self.watch(control, Source::Control, serial));

@@ -32,11 +32,14 @@ pub(super) struct ExecProcess {
     /// Its terminal's master side on the way to the agent.
     terminal: Option<OwnedFd>,
     cgroup: Option<ExecCgroup>,
+    /// By this monitor.
+    killed: bool,
 }
 
 impl ExecProcess {
     /// Kills it and all it started.
     pub(super) fn kill_tree(&mut self) {
+        self.killed = true;
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         if let Some(cgroup) = &mut self.cgroup {
             cgroup.kill();
@@ -104,6 +107,7 @@ impl Monitor {
             failure: None,
             terminal: None,
             cgroup,
+            killed: false,
         };
         if let Some(control) = &exec.control
             && let Err(failure) = self.watch(control.as_fd(), Source::ExecControl, serial)
@@ -159,7 +163,11 @@ impl Monitor {
             _ => self.connection.event(Body::ExecExited(ExecExited { exec: exec.id, exit_code })),
         }
         if let Some(at) = self.position(exec.container) {
-            self.containers[at].cgroup.exec_over(exec.cgroup);
+            let container = &mut self.containers[at];
+            if !exec.killed {
+                container.note_end_of_exec(exit_code, &self.kept.host.procfs);
+            }
+            container.cgroup.exec_over(exec.cgroup);
         }
     }
 }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, openat, renameat};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
-use super::cgroup_tree::read_all;
 use super::container::{Cgroup, Container, Death, Phase};
 use super::create::init;
 use super::events::Source;
@@ -48,7 +47,7 @@ impl Monitor {
         let Some(at) = self.position(serial) else { return };
         let container = &mut self.containers[at];
         // At once: systemd takes a scope away, and its counters with it, as soon as nobody is in it.
-        let oom_killed = exit_code != 0 && oom_kills(&container.cgroup) > container.cgroup.oom_kills_before;
+        let oom_killed = container.was_oom_killed(exit_code);
         let death = Death { exit_code, signal, oom_killed, at_ns: now_ns(), drain_until: Instant::now() + DRAIN };
         container.death = Some(death);
         if let Phase::Creating { .. } = container.phase {
@@ -200,16 +199,6 @@ fn write_record(container: &Container, record: &ExitRecord) -> Result<(), InitFa
         return Err(InitFailure::refused("not enough room for the", "exit record"));
     }
     renameat(dir, exit_file::TEMPORARY, dir, exit_file::NAME).step("rename", "exit record")
-}
-
-/// How often the kernel's OOM killer took a process of that cgroup: the kernel's own count (v2 memory.events, v1
-/// memory.oom_control), so nothing is missed or guessed.
-pub(super) fn oom_kills(cgroup: &Cgroup) -> u64 {
-    let Some(dir) = &cgroup.memory else { return 0 };
-    let open = |name| openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let Ok(file) = open("memory.events").or_else(|_| open("memory.oom_control")) else { return 0 };
-    let text = read_all(&file);
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Exit code as a shell shows it, and the signal (0: none).

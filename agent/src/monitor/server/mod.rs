@@ -27,6 +27,8 @@ mod exit;
 mod log;
 /// The event loop.
 mod monitor;
+/// Whether a container died by the OOM killer.
+mod oom;
 /// A process that mounts one overlay.
 mod overlay;
 /// A process that only waits.

@@ -97,7 +97,7 @@ impl Monitor {
 
     fn shutdown(&mut self, to: Requester) -> Result<Outcome, Failure> {
         self.leaving.get_or_insert_default().push(to);
-        for container in &self.containers {
+        for container in &mut self.containers {
             container.kill_tree();
         }
         Ok(Outcome::Later)

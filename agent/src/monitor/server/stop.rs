@@ -27,7 +27,10 @@ impl Monitor {
         match (request.tree, &container.cgroup.unified) {
             (true, _) if signal == Signal::KILL => container.kill_tree(),
             (true, Some(cgroup)) => drop(cgroup_tree::signal(cgroup, signal)),
-            _ => send(container, signal)?,
+            _ => {
+                container.killed |= signal == Signal::KILL;
+                send(container, signal)?;
+            }
         }
         Ok(Outcome::Answer(Body::Done(Nothing {})))
     }
