@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use berth::libcontainer::plan::ProcessPlan;
 use berth::monitor::client::{ExecRequest, MonitorEvent};
 
 use crate::support::{Sandbox, open_sources, process};
@@ -52,7 +53,8 @@ async fn latencies() {
             .exec(ExecRequest {
                 container: container.id.clone(),
                 exec: round.to_string(),
-                process: process(&["/bin/true"]),
+                // As the CRI has it for every process.
+                process: ProcessPlan { oom_score_adj: Some(0), ..process(&["/bin/true"]) },
                 tty: false,
                 stdin: None,
                 stdout: None,

@@ -13,6 +13,8 @@ mod lifecycle;
 mod logs;
 /// OOM kills, and whose they are.
 mod oom;
+/// What processes have open on their way to their program.
+mod setup;
 /// Spawner, pods and containers for the tests.
 mod support;
 /// Agents that die, and what goes on without them.

@@ -10,6 +10,7 @@ use rustix::process::{setsid, umask};
 
 use super::cover;
 use super::failure::{InitFailure, Step};
+use super::labels;
 use super::launch::{Host, READY, Stdio, await_release, enter_v1_cgroups, execute_alone, report};
 use super::mounts;
 use super::nodes;
@@ -40,9 +41,8 @@ impl Init<'_> {
         if plan.namespaces.cgroup {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make a cgroup namespace", "")?;
         }
-        match self.host.user {
-            Some(_) => become_root()?,
-            None => process::set_oom_score(&plan.process, self.host.procfs)?,
+        if self.host.user.is_some() {
+            become_root()?;
         }
         let root = self.carry_out_steps()?;
         let mut master = None;
@@ -54,7 +54,11 @@ impl Init<'_> {
             master = Some(terminal.master);
         }
         process::take_stdio(&root, stdio, self.host.null, &plan.process)?;
-        process::prepare(&plan.process, self.host.procfs)?;
+        if self.host.user.is_none() {
+            // Who comes into a user namespace has brought it along.
+            labels::ask_for_own(&plan.process)?;
+        }
+        process::prepare(&plan.process)?;
         report(self.control, READY, master.as_ref().map(AsFd::as_fd)).step("report to the monitor", "")?;
         // It may wait long: the agent's connection, other containers' pipes and mounts must not stay open here meanwhile.
         execute_alone(self.control, || {
@@ -95,7 +99,7 @@ impl Init<'_> {
                 Action::MakeDir(step) => nodes::make_dir(&root, step)?,
                 Action::MaskPath(step) => cover::mask(&root, &kept, &step.path)?,
                 Action::ReadonlyPath(step) => cover::readonly(&root, &step.path)?,
-                Action::Sysctl(step) => sysctl::write(self.host.procfs, &step.key, &step.value)?,
+                Action::Sysctl(step) => sysctl::write_in(&root, &step.key, &step.value)?,
                 Action::SetMountAttr(step) => mounts::set_attributes(&root, step)?,
                 Action::ReadonlyRoot(_) => {
                     // The last moment at which the folder can be made.

@@ -13,10 +13,11 @@ use rustix::process::{setsid, umask};
 
 use super::failure::{InitFailure, Step};
 use super::launch::{
-    Host, Launched, READY, Stdio, become_child, enter_v1_cgroups, execute_alone, in_pid_namespace, report,
+    Host, Launched, READY, Stdio, adjusted, await_release, become_child, enter_v1_cgroups, execute_alone,
+    in_pid_namespace, release, report,
 };
 use super::user_namespace::{become_root, stay_closed};
-use super::{process, terminal};
+use super::{labels, process, terminal};
 use crate::libcontainer::plan::ProcessPlan;
 use crate::sys::clone::{Child, CloneConfig, Cloned, clone, in_borrower};
 use crate::sys::unix_socket;
@@ -56,12 +57,18 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
                 let mut kept: Vec<RawFd> = join.v1_tasks.iter().map(AsRawFd::as_raw_fd).collect();
                 kept.extend([host.null.as_raw_fd(), join.container.as_raw_fd()]);
                 let stdio = stdio.take().unwrap_or_default();
-                become_child(host, &theirs, kept, stdio, |stdio| run(host, join, &theirs, stdio))
+                become_child(&theirs, kept, stdio, |stdio| run(host, join, &theirs, stdio))
             }
         }
     };
     let Child { pid, pidfd } = match host.user {
-        None => in_pid_namespace(host, Some(join.container), || start(0))?,
+        None => {
+            let child = in_pid_namespace(host, Some(join.container), || start(0))?;
+            let child = adjusted(host, join.process, child)?;
+            // A send that fails means that it has been killed: its death is the answer.
+            let _ = release(&control);
+            child
+        }
         Some(_) => {
             let mut result = Err(InitFailure::refused("the exec's helper died", ""));
             let mut job = || result = enter_user_namespace(host, join).and_then(|()| start(libc::CLONE_PARENT));
@@ -75,7 +82,9 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
 
 /// The borrower's part, in all at once: only the host's root may look at every process of the container.
 fn enter_user_namespace(host: Host<'_>, join: &Join<'_>) -> Result<(), InitFailure> {
-    process::set_oom_score(join.process, host.procfs)?;
+    // The child inherits both, and needs no procfs.
+    process::set_oom_score(join.process, host.procfs, "self")?;
+    labels::ask_for(join.process, host.procfs)?;
     let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     setns(join.container, namespaces).step("enter the container's namespaces", "")
 }
@@ -91,9 +100,8 @@ fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> 
     if !namespaces.is_empty() {
         setns(join.container, namespaces).step("enter the container's namespaces", "")?;
     }
-    match host.user {
-        Some(_) => become_root()?,
-        None => process::set_oom_score(join.process, host.procfs)?,
+    if host.user.is_some() {
+        become_root()?;
     }
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open the root file system", "/")?;
@@ -104,6 +112,13 @@ fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> 
         report(control, READY, Some(terminal.master.as_fd())).step("report to the monitor", "")?;
     }
     process::take_stdio(&root, stdio, host.null, join.process)?;
-    process::prepare(join.process, host.procfs)?;
+    if host.user.is_none() {
+        labels::ask_for_own(join.process)?;
+    }
+    process::prepare(join.process)?;
+    if host.user.is_none() {
+        // Which the monitor gives without being asked: it is there by now.
+        await_release(control)?;
+    }
     execute_alone(control, || process::execute(join.process))
 }

@@ -1,4 +1,5 @@
-//! AppArmor and SELinux: what the next execve of this process is to run as (proc_pid_attr(5)).
+//! AppArmor and SELinux: what the next execve is to run as (proc_pid_attr(5)). It is each process's own to ask for, and
+//! children inherit it until one of them executes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,20 +14,13 @@ use crate::libcontainer::plan::ProcessPlan;
 const APPARMOR: [&str; 2] = ["self/attr/apparmor/exec", "self/attr/exec"];
 const SELINUX: [&str; 1] = ["self/attr/exec"];
 
-/// Asks the kernel for the plan's profile and label. CVE-2025-52881: they are written to a procfs that is in no mount
-/// table, never to what the container has at /proc, so that nothing can be mounted in their way.
-pub(super) fn ask_for(process: &ProcessPlan, host: BorrowedFd<'_>) -> Result<(), InitFailure> {
+/// Asks the kernel for the plan's profile and label, for what a borrower clones: the host's procfs is not the child's to
+/// have, and inside a user namespace none may be made that shows more than the container's, whose parts are masked.
+///
+/// CVE-2025-52881: they are written to a procfs that is in no mount table, never to what the container has at /proc, so
+/// that nothing can be mounted in their way.
+pub(super) fn ask_for(process: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), InitFailure> {
     let (profile, label) = (process.apparmor_profile.as_str(), process.selinux_label.as_str());
-    if profile.is_empty() && label.is_empty() {
-        return Ok(());
-    }
-    let own = match procfs() {
-        Ok(own) => Some(own),
-        // Inside a user namespace no procfs may be made that shows more than the container's, whose parts are masked.
-        Err(Errno::PERM) => None,
-        Err(errno) => return Err(errno).step("open a procfs for the process's label", ""),
-    };
-    let procfs = own.as_ref().map_or(host, AsFd::as_fd);
     if !profile.is_empty() {
         write(procfs, &APPARMOR, &format!("exec {profile}"))?;
     }
@@ -34,6 +28,15 @@ pub(super) fn ask_for(process: &ProcessPlan, host: BorrowedFd<'_>) -> Result<(),
         write(procfs, &SELINUX, label)?;
     }
     Ok(())
+}
+
+/// The same for this process alone, which has no procfs and may make one.
+pub(super) fn ask_for_own(process: &ProcessPlan) -> Result<(), InitFailure> {
+    if process.apparmor_profile.is_empty() && process.selinux_label.is_empty() {
+        return Ok(());
+    }
+    let procfs = procfs().step("open a procfs for the process's label", "")?;
+    ask_for(process, procfs.as_fd())
 }
 
 /// A procfs of this process's own PID namespace with nothing but processes in it: a neighbour with CAP_SYS_PTRACE that

@@ -9,11 +9,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns};
 use prost::Message;
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::failure::{InitFailure, Step};
 use super::init::Init;
+use super::process;
 use super::user_namespace::{PodUser, stay_closed};
-use crate::libcontainer::plan::InitPlan;
+use crate::libcontainer::plan::{InitPlan, ProcessPlan};
 use crate::sys::clone::{Child, CloneConfig, Cloned, SingleThreaded, clone, close_all_but, exit_now, in_borrower};
 use crate::sys::{fd_passing, unix_socket};
 
@@ -28,7 +30,7 @@ const REPORT_LIMIT: usize = 4096;
 pub struct Host<'a> {
     /// The monitor has one thread.
     pub threads: SingleThreaded,
-    /// A procfs of the host's PID namespace.
+    /// A procfs of the host's PID namespace. Not for what becomes a process of a container: there it is closed.
     pub procfs: BorrowedFd<'a>,
     /// A null device that is not the host's own.
     pub null: BorrowedFd<'a>,
@@ -109,7 +111,10 @@ pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launc
         }
     };
     let Child { pid, pidfd } = match host.user {
-        None => in_pid_namespace(host, launch.join_pid_namespace, || start(0))?,
+        None => {
+            let child = in_pid_namespace(host, launch.join_pid_namespace, || start(0))?;
+            adjusted(host, &launch.plan.process, child)?
+        }
         Some(user) => {
             let mut result = Err(InitFailure::refused("init's helper died", ""));
             let mut job = || {
@@ -126,11 +131,22 @@ pub fn launch(host: Host<'_>, launch: &Launch<'_>, stdio: Stdio) -> Result<Launc
     Ok(Launched { pid, pidfd, control })
 }
 
+/// Sets the OOM adjustment of a new process from outside: the host's procfs is nothing for it to have open. It waits for its
+/// release before it executes anything. One that cannot be adjusted is gone afterwards.
+pub(super) fn adjusted(host: Host<'_>, process: &ProcessPlan, child: Child) -> Result<Child, InitFailure> {
+    let adjusted = process::set_oom_score(process, host.procfs, &child.pid.to_string());
+    if adjusted.is_err() {
+        let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
+        let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+    adjusted.map(|()| child)
+}
+
 fn become_init(host: Host<'_>, launch: &Launch<'_>, control: &OwnedFd, stdio: Stdio) -> ! {
     let Launch { plan, fds, v1_tasks, .. } = *launch;
     let mut kept: Vec<RawFd> = fds.iter().chain(v1_tasks).map(AsRawFd::as_raw_fd).collect();
     kept.push(host.null.as_raw_fd());
-    become_child(host, control, kept, stdio, |stdio| Init { plan, fds, v1_tasks, host, control }.run(stdio))
+    become_child(control, kept, stdio, |stdio| Init { plan, fds, v1_tasks, host, control }.run(stdio))
 }
 
 /// Has `start` clone into the PID namespace of `target`, if there is one.
@@ -158,15 +174,14 @@ fn join_pid_namespace(target: Option<BorrowedFd<'_>>) -> Result<(), InitFailure>
 /// The child's whole life: either it becomes the program or it tells why not.
 ///
 /// Of what the monitor has open it keeps only what it needs, since others in its PID namespace may see it: `kept`, the
-/// control socket, the host's procfs and its own standard input and output.
+/// control socket and its own standard input and output.
 pub(super) fn become_child(
-    host: Host<'_>,
     control: &OwnedFd,
     mut kept: Vec<RawFd>,
     stdio: Stdio,
     life: impl FnOnce(Stdio) -> Result<Infallible, InitFailure>,
 ) -> ! {
-    kept.extend([control.as_raw_fd(), host.procfs.as_raw_fd()]);
+    kept.push(control.as_raw_fd());
     kept.extend(stdio.numbers());
     let Err(failure) = close_all_but(&kept, || {
         let Err(failure) = life(stdio);
@@ -261,9 +276,9 @@ pub enum Report {
 /// `WouldBlock` when it has not said anything; others as recvmsg(2).
 pub fn receive_report(control: impl AsFd) -> io::Result<Report> {
     let mut buffer = [0u8; REPORT_LIMIT];
-    let (len, fds) = match fd_passing::receive(control, &mut buffer) {
-        // It died before it had read its release.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Report::Closed),
+    let (len, fds) = match fd_passing::receive(&control, &mut buffer) {
+        // It died before it had read its release. What it said before that is still there, and is told now.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => fd_passing::receive(&control, &mut buffer)?,
         other => other?,
     };
     match buffer[..len].split_first() {

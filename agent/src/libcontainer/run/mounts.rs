@@ -25,7 +25,7 @@ pub(super) fn attach(root: &OwnedFd, mount: &OwnedFd, target: &str) -> Result<()
         .step("make mount point", target)?;
     // Covering a part of /proc would fool whoever trusts it, the container's own init included; a whole procfs may be
     // mounted where one is.
-    if type_of(&place, target)? == PROC && !is_root_of_proc(mount, &place, target)? {
+    if type_of(&place, target)? == PROC && !(is_procfs(mount, target)? && is_procfs(&place, target)?) {
         return Err(InitFailure::refused("nothing but proc may be mounted on", target));
     }
     cover(mount, &place).step("mount on", target)
@@ -114,8 +114,8 @@ pub(super) fn type_of(place: impl AsFd, path: &str) -> Result<i64, InitFailure> 
     Ok(fstatfs(place).step("look at the file system of", path)?.f_type)
 }
 
-fn is_root_of_proc(mount: &OwnedFd, place: &OwnedFd, path: &str) -> Result<bool, InitFailure> {
+/// The root of a procfs, and nothing else.
+pub(super) fn is_procfs(fd: &OwnedFd, path: &str) -> Result<bool, InitFailure> {
     const ROOT_INODE: u64 = 1;
-    let is_root = |fd: &OwnedFd| fstat(fd).map(|stat| stat.st_ino == ROOT_INODE).step("look at", path);
-    Ok(type_of(mount, path)? == PROC && is_root(mount)? && is_root(place)?)
+    Ok(type_of(fd, path)? == PROC && fstat(fd).step("look at", path)?.st_ino == ROOT_INODE)
 }

@@ -12,7 +12,6 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::failure::{InitFailure, Step};
-use super::labels;
 use super::launch::Stdio;
 use crate::libcontainer::plan::ProcessPlan;
 use crate::sys::{confine, in_root, signal};
@@ -57,17 +56,17 @@ fn is_null(fd: &OwnedFd) -> bool {
     })
 }
 
-/// How soon the kernel's OOM killer takes this process and its children. To lower it one has to be the host's root.
-pub(super) fn set_oom_score(process: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), InitFailure> {
+/// How soon the kernel's OOM killer takes process `who` (a process id, or `self`) and the children that it has later. To
+/// lower it one has to be the host's root. `procfs` is the host's, which no process of a container has open.
+pub(super) fn set_oom_score(process: &ProcessPlan, procfs: BorrowedFd<'_>, who: &str) -> Result<(), InitFailure> {
     match process.oom_score_adj {
-        Some(adjustment) => write(procfs, "self/oom_score_adj", &adjustment.to_string()),
+        Some(adjustment) => write(procfs, &format!("{who}/oom_score_adj"), &adjustment.to_string()),
         None => Ok(()),
     }
 }
 
-/// Everything that can be done before the release: labels, limits, working directory, user. `procfs` is the host's own.
-pub(super) fn prepare(process: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), InitFailure> {
-    labels::ask_for(process, procfs)?;
+/// Everything that can be done before the release: limits, working directory, user.
+pub(super) fn prepare(process: &ProcessPlan) -> Result<(), InitFailure> {
     // Nothing is opened from here on: a small limit of files is the program's alone.
     for limit in &process.rlimits {
         confine::set_rlimit(limit.resource, limit.soft, limit.hard)

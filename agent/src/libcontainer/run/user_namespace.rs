@@ -10,7 +10,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::failure::{InitFailure, Step};
 use super::launch::{Host, Stdio};
-use super::process;
+use super::{labels, process};
 use crate::libcontainer::plan::{ProcessPlan, UserNamespace};
 
 /// A pod's user namespace, as its monitor holds it.
@@ -40,7 +40,8 @@ impl PodUser<'_> {
 
     /// For a borrower: its children are born in the namespace, but still as the host's root, whom nobody knows there.
     pub(super) fn enter(self, host: Host<'_>, process: &ProcessPlan) -> Result<(), InitFailure> {
-        process::set_oom_score(process, host.procfs)?;
+        process::set_oom_score(process, host.procfs, "self")?;
+        labels::ask_for(process, host.procfs)?;
         setns(self.namespace, CloneFlags::CLONE_NEWUSER).step("enter the pod's user namespace", "")
     }
 }
