@@ -2,14 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use berth::libcontainer::plan::{Action, MountSource, MoveMount};
-use berth::monitor::client::{CgroupFds, CreateContainer, LogTarget, MonitorError};
+use berth::monitor::client::{CgroupFds, CreateContainer, LogTarget, MonitorError, MonitorEvent};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
-use crate::support::{Sandbox, bind, open, open_sources, step};
+use crate::support::{Container, Pod, Sandbox, bind, open, open_sources, step};
 
 /// Bytes of lines from 0 to 70,000 long, and no newline at the end.
 fn write_lines(path: &Path, total: usize) {
@@ -167,9 +168,168 @@ async fn a_full_disk_harms_no_container_and_tears_no_line() {
     }
 }
 
+/// A file system that can be frozen, mounted nowhere.
+struct Disk {
+    root: OwnedFd,
+    device: String,
+}
+
+impl Disk {
+    fn new(sandbox: &Sandbox) -> Self {
+        let image = sandbox.dir.path().join("disk");
+        File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        command("mkfs.ext4", &["-q", image.to_str().unwrap()]);
+        let device = command("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
+        let context = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_set_string(&context, "source", &device).unwrap();
+        fsconfig_create(&context).unwrap();
+        let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        Self { root, device }
+    }
+
+    fn frozen(&self, frozen: bool) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.root.as_raw_fd());
+        let how = if frozen { "--freeze" } else { "--unfreeze" };
+        command("fsfreeze", &[how, &path]);
+    }
+
+    fn target(&self, name: &str) -> LogTarget {
+        LogTarget { dir: self.root.try_clone().unwrap(), name: name.to_owned() }
+    }
+
+    /// The log's lines without their times.
+    fn lines(&self, name: &str) -> Vec<String> {
+        read_file(&self.root, name).lines().map(|line| line[31..].to_owned()).collect()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.root.as_raw_fd());
+        // Of a test that failed; whoever hangs in it would be there for ever.
+        let _ = Command::new("fsfreeze").args(["--unfreeze", &path]).stderr(Stdio::null()).status();
+        let _ = Command::new("losetup").args(["--detach", &self.device]).status();
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn run_logging_to(pod: &Pod<'_>, script: &str, log: LogTarget) -> Container {
+    let container = pod.container(script);
+    let create = CreateContainer {
+        id: container.id.clone(),
+        plan: container.plan.clone(),
+        fds: open_sources(&container.sources).unwrap(),
+        cgroup: CgroupFds { unified: Some(open(&container.cgroup)), ..CgroupFds::default() },
+        log: Some(log),
+        record_dir: open(&container.dir),
+    };
+    pod.monitor.create(create).await.unwrap();
+    pod.monitor.start(&container.id).await.unwrap();
+    container
+}
+
+/// Decision 024: who writes to a disk that hangs is not the monitor.
+#[tokio::test]
+async fn a_log_on_a_disk_that_hangs_stops_its_own_container_only() {
+    let sandbox = Sandbox::new().await;
+    let disk = Disk::new(&sandbox);
+    let mut pod = sandbox.pod().await;
+    let script = "echo begun; while ! [ -e /go ]; do sleep 0.02; done; i=0; while [ $i -lt 40000 ]; do echo $i; \
+        i=$((i+1)); done; touch /through";
+    let stuck = run_logging_to(&pod, script, disk.target("stuck")).await;
+    let script = "echo begun; while ! [ -e /go ]; do sleep 0.02; done; echo last; printf words; sleep 1000";
+    let stopped = run_logging_to(&pod, script, disk.target("stopped")).await;
+    pod.until(|| disk.lines("stuck").len() == 1 && disk.lines("stopped").len() == 1).await;
+
+    disk.frozen(true);
+    for container in [&stuck, &stopped] {
+        // Its log's writer gets something to do first.
+        assert_eq!(pod.exec(container, "touch /go; sleep 0.1; echo answer").await, (0, "answer\n".to_owned()));
+    }
+    let other = pod.run("echo other").await;
+    assert_eq!(pod.exited(&other).await.exit_code, 0);
+    assert_eq!(pod.log(&other), ["stdout F other"]);
+    let record = pod.monitor.stop(&stopped.id, 9, std::time::Duration::ZERO).await.unwrap();
+    assert_eq!((record.exit_code, stopped.record()), (137, record));
+    let new = pod.container("true");
+    let created = pod.monitor.create(CreateContainer {
+        id: new.id.clone(),
+        plan: new.plan.clone(),
+        fds: open_sources(&new.sources).unwrap(),
+        cgroup: CgroupFds { unified: Some(open(&new.cgroup)), ..CgroupFds::default() },
+        log: Some(disk.target("new")),
+        record_dir: open(&new.dir),
+    });
+    let reopened = pod.monitor.reopen_log(&stuck.id, disk.target("reopened"));
+    let thaw = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        assert!(!stuck.dir.join("upper/through").exists(), "it waits for its log");
+        let state = pod.monitor.inspect().await.unwrap();
+        assert_eq!(state.containers.len(), 4);
+        disk.frozen(false);
+    };
+    let (created, reopened, ()) = tokio::join!(created, reopened, thaw);
+    created.unwrap();
+    reopened.unwrap();
+    assert_eq!(pod.exited(&stuck).await.exit_code, 0);
+    let mut lines = disk.lines("stuck");
+    assert!(disk.lines("reopened").len() > 1);
+    lines.extend(disk.lines("reopened"));
+    let expected = (0..40_000).map(|number| format!("stdout F {number}"));
+    assert!(lines.into_iter().eq(std::iter::once("stdout F begun".to_owned()).chain(expected)));
+    pod.until(|| disk.lines("stopped").len() == 3).await;
+    assert_eq!(disk.lines("stopped"), ["stdout F begun", "stdout F last", "stdout P words"]);
+    pod.monitor.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_can_be_ended_while_its_logs_disk_hangs() {
+    let sandbox = Sandbox::new().await;
+    let disk = Disk::new(&sandbox);
+    let mut pod = sandbox.pod().await;
+    let script = "echo begun; while ! [ -e /go ]; do sleep 0.02; done; yes 0123456789";
+    let container = run_logging_to(&pod, script, disk.target("0.log")).await;
+    pod.until(|| disk.lines("0.log").len() == 1).await;
+    disk.frozen(true);
+    pod.exec(&container, "touch /go; sleep 0.1").await;
+    pod.monitor.shutdown().await.unwrap();
+    while !matches!(pod.event().await, MonitorEvent::Lost) {}
+    pod.until(|| !Path::new(&format!("/proc/{}", pod.monitor.pid())).exists()).await;
+    assert_eq!(container.record().exit_code, 137);
+    disk.frozen(false);
+}
+
+fn writers(pod: &Pod<'_>) -> usize {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.monitor.pid())).unwrap();
+    let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    children.split_whitespace().filter(|pid| name(pid) == "berth-log\n").count()
+}
+
+/// A container that says nothing for a while costs no writer.
+#[tokio::test]
+async fn a_logs_writer_goes_when_it_has_nothing_to_write() {
+    let sandbox = Sandbox::new().await;
+    let mut pod = sandbox.pod().await;
+    let container = pod.run("echo one; while ! [ -e /go ]; do sleep 0.02; done; echo two; sleep 1000").await;
+    pod.until(|| pod.log(&container) == ["stdout F one"]).await;
+    pod.until(|| writers(&pod) == 0).await;
+    pod.exec(&container, "touch /go").await;
+    pod.until(|| pod.log(&container) == ["stdout F one", "stdout F two"]).await;
+    pod.until(|| writers(&pod) == 0).await;
+}
+
 fn read(disk: &OwnedFd) -> String {
+    read_file(disk, "0.log")
+}
+
+fn read_file(disk: &OwnedFd, name: &str) -> String {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-    let file = rustix::fs::openat(disk, "0.log", flags, rustix::fs::Mode::empty()).unwrap();
+    let file = rustix::fs::openat(disk, name, flags, rustix::fs::Mode::empty()).unwrap();
     let mut text = String::new();
     File::from(file).read_to_string(&mut text).unwrap();
     text

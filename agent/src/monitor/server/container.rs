@@ -14,7 +14,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::cgroup_tree;
 use super::connection::Requester;
 use super::exec_cgroup::{ExecCgroup, ExecCgroups};
-use super::log::{LogFile, Output};
+use super::log::{Log, Output};
 use crate::libcontainer::run::InitFailure;
 use crate::monitor::protocol::{ContainerState, ExitRecord, Phase as WirePhase};
 
@@ -35,7 +35,11 @@ pub(super) struct Container {
     pub(super) tty: bool,
     pub(super) input: Input,
     pub(super) stdio: Stdio,
-    pub(super) log: LogFile,
+    pub(super) log: Log,
+    /// Its output is not read while its log is behind.
+    pub(super) paused: bool,
+    /// Who waits for another log file to be open.
+    pub(super) reopening: Option<Requester>,
     pub(super) record_dir: OwnedFd,
     pub(super) stop: Option<Stop>,
     /// Who waits for it to be forgotten.
@@ -50,7 +54,7 @@ pub(super) struct Container {
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Init carries out the plan.
-    Creating { requester: Requester, control: OwnedFd, failure: Option<InitFailure> },
+    Creating { requester: Requester, control: OwnedFd, ready: bool, failure: Option<InitFailure> },
     /// Init waits for its release.
     Created { control: OwnedFd },
     /// Init was released and has not executed its program yet.

@@ -8,7 +8,7 @@ use super::connection::Requester;
 use super::container::{Cgroup, Container, Input, Phase, Stdio};
 use super::events::Source;
 use super::exec_cgroup::ExecCgroups;
-use super::log::{LogFile, Output, StreamName};
+use super::log::{Log, Output, StreamName};
 use super::monitor::{Monitor, Outcome, now_ns};
 use super::oom::oom_kills;
 use super::requests::wrong_state;
@@ -39,12 +39,7 @@ impl Monitor {
         };
         cgroup.oom_kills_of_others = oom_kills(&cgroup);
         let record_dir = fds.take(record_dir_fd)?;
-        let log = match log_dir_fd {
-            Some(index) => {
-                LogFile::open(fds.take(index)?, &log_name).step("open the log", &log_name).map_err(internal)?
-            }
-            None => LogFile::default(),
-        };
+        let log_dir = log_dir_fd.map(|index| fds.take(index)).transpose()?;
         let namespaces = &plan.namespaces;
         if namespaces.user != self.kept.user.is_some() {
             return Err(invalid("a pod's containers are all in its user namespace, or none is"));
@@ -66,7 +61,7 @@ impl Monitor {
         let container = Container {
             serial,
             id,
-            phase: Phase::Creating { requester: to, control, failure: None },
+            phase: Phase::Creating { requester: to, control, ready: false, failure: None },
             pid,
             pidfd: Some(pidfd),
             own_pid_namespace: namespaces.pid() == PidNamespace::Container,
@@ -75,7 +70,9 @@ impl Monitor {
             tty: plan.tty,
             input: input_of(&plan),
             stdio,
-            log,
+            log: Log::default(),
+            paused: false,
+            reopening: None,
             record_dir,
             stop: None,
             removal: Vec::new(),
@@ -85,8 +82,13 @@ impl Monitor {
         let watched = container.control().map_or(Ok(()), |control| self.watch(control, Source::Control, serial));
         self.containers.push(container);
         let watched = watched.and_then(|()| self.watch_output(serial));
+        // While init is set up.
+        let watched = watched.and_then(|()| match &log_dir {
+            Some(dir) => self.open_log(serial, dir, &log_name),
+            None => Ok(()),
+        });
         if let Err(failure) = watched {
-            // Out of memory for epoll: the container cannot be looked after.
+            // Out of memory or processes: the container cannot be looked after.
             self.fail(serial, failure);
         }
         Ok(Outcome::Later)
@@ -161,10 +163,21 @@ impl Monitor {
                 return self.fail(serial, failure);
             }
         }
+        if let Phase::Creating { ready, .. } = &mut self.containers[at].phase {
+            *ready = true;
+        }
+        self.answer_if_created(at);
+    }
+
+    /// Init has set everything up, and the log is open.
+    pub(super) fn answer_if_created(&mut self, at: usize) {
         let container = &mut self.containers[at];
         let pid = container.pid;
+        if container.log.is_opening() {
+            return;
+        }
         match std::mem::replace(&mut container.phase, Phase::Running { started_at_ns: 0 }) {
-            Phase::Creating { requester, control, failure: None } => {
+            Phase::Creating { requester, control, ready: true, failure: None } => {
                 container.phase = Phase::Created { control };
                 self.connection.answer(requester, Body::Created(Created { pid }), Vec::new());
             }

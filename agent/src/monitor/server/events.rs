@@ -20,6 +20,7 @@ pub(super) enum Source {
     Stdout,
     Stderr,
     ExecControl,
+    Log,
     ClientStdout,
     ClientStderr,
     ClientSession,
@@ -32,7 +33,7 @@ impl Source {
 
     /// The source and serial number that an event is about.
     pub(super) fn of(data: EventData) -> Option<(Self, u32)> {
-        const ALL: [Source; 10] = [
+        const ALL: [Source; 11] = [
             Source::Listener,
             Source::Connection,
             Source::Signals,
@@ -40,6 +41,7 @@ impl Source {
             Source::Stdout,
             Source::Stderr,
             Source::ExecControl,
+            Source::Log,
             Source::ClientStdout,
             Source::ClientStderr,
             Source::ClientSession,

@@ -8,9 +8,9 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 use super::container::{Cgroup, Container, Death, Phase};
 use super::create::init;
 use super::events::Source;
-use super::log::{LogFile, Output, Progress};
+use super::log::{Output, Progress};
 use super::monitor::{Monitor, now_ns};
-use super::requests::not_found;
+use super::requests::{not_found, wrong_state};
 use super::spawner;
 use crate::libcontainer::run::failure::{InitFailure, Step};
 use crate::monitor::protocol::{Body, ContainerExited, ExitRecord, Nothing, exit_file};
@@ -62,8 +62,10 @@ impl Monitor {
                 if self.read_output(serial, source) != Progress::More {
                     break;
                 }
+                self.write_log(serial);
             }
         }
+        self.write_log(serial);
         self.publish_if_dry(serial);
     }
 
@@ -73,10 +75,8 @@ impl Monitor {
         if !container.own_pid_namespace {
             container.kill_tree();
         }
-        for output in [container.stdio.stdout.take(), container.stdio.stderr.take()].into_iter().flatten() {
-            self.unwatch(output.fd());
-        }
-        if let Phase::Creating { requester, control, failure } = container.phase {
+        self.let_go(&mut container);
+        if let Phase::Creating { requester, control, failure, .. } = container.phase {
             self.unwatch(&control);
             let how = container.death.map_or(0, |death| death.signal);
             let unsaid = || InitFailure::refused(&format!("init died while it was set up (signal {how})"), "");
@@ -95,17 +95,24 @@ impl Monitor {
     /// There is output, or its end.
     pub(super) fn on_output(&mut self, serial: u32, source: Source) {
         self.read_output(serial, source);
+        self.write_log(serial);
         self.publish_if_dry(serial);
     }
 
-    fn read_output(&mut self, serial: u32, source: Source) -> Progress {
+    /// Reads what is there, unless the log is behind. What the pipe of a container that has ended still held is read to
+    /// where nothing is left.
+    pub(super) fn read_output(&mut self, serial: u32, source: Source) -> Progress {
         let Some(at) = self.position(serial) else { return Progress::End };
         let Self { containers, clients, epoll, buffers, .. } = self;
+        let has_ended = containers[at].is_exited();
         let Container { stdio, log, .. } = &mut containers[at];
+        if log.is_full() {
+            return Progress::Empty;
+        }
         let slot = if source == Source::Stdout { &mut stdio.stdout } else { &mut stdio.stderr };
         let Some(output) = slot else { return Progress::End };
         let progress = output.read(log, buffers, now_ns, |bytes| clients.copy(epoll, serial, source, bytes));
-        if progress == Progress::End {
+        if progress == Progress::End || has_ended && progress == Progress::Empty {
             output.finish(log, buffers, now_ns());
             if let Some(output) = slot.take() {
                 epoll.unwatch(output.fd());
@@ -115,10 +122,10 @@ impl Monitor {
         progress
     }
 
-    fn publish_if_dry(&mut self, serial: u32) {
+    pub(super) fn publish_if_dry(&mut self, serial: u32) {
         let Some(at) = self.position(serial) else { return };
         let container = &self.containers[at];
-        if container.death.is_some() && container.is_dry() && !container.is_exited() {
+        if container.death.is_some() && container.is_dry() && container.log.is_settled() && !container.is_exited() {
             self.publish(serial);
         }
     }
@@ -138,7 +145,9 @@ impl Monitor {
         let Some(at) = self.position(serial) else { return };
         let container = &mut self.containers[at];
         let Some(Death { exit_code, signal, oom_killed, at_ns, .. }) = container.death else { return };
-        self.close_output(at);
+        if container.log.is_settled() {
+            self.close_output(at);
+        }
         let container = &mut self.containers[at];
         let mut record = ExitRecord {
             exit_code,
@@ -161,8 +170,8 @@ impl Monitor {
         }
         container.phase = Phase::Exited(record.clone());
         container.cgroup = Cgroup::default();
-        container.log = LogFile::default();
         container.stdio.stdin = None;
+        let reopening = container.reopening.take();
         let id = container.id.clone();
         let waiting = container.stop.take().map_or_else(Vec::new, |stop| stop.waiting);
         let removal = std::mem::take(&mut container.removal);
@@ -179,13 +188,31 @@ impl Monitor {
         for to in waiting {
             self.connection.answer(to, Body::Stopped(record.clone()), Vec::new());
         }
+        if let Some(to) = reopening {
+            let failure = wrong_state("the container has exited, so its log is not reopened");
+            self.connection.answer(to, Body::Failure(failure), Vec::new());
+        }
         self.clients.end_container(&self.epoll, serial);
-        if !removal.is_empty() {
-            self.containers.swap_remove(at);
+        if removal.is_empty() {
+            // What its log still lacks is written when that is possible.
+            self.write_log(serial);
+        } else {
+            let mut container = self.containers.swap_remove(at);
+            self.let_go(&mut container);
             for to in removal {
                 self.connection.answer(to, Body::Done(Nothing {}), Vec::new());
             }
         }
+    }
+}
+
+impl Monitor {
+    /// Of a container that is forgotten: nothing is read and nothing told any more.
+    pub(super) fn let_go(&mut self, container: &mut Container) {
+        for output in [container.stdio.stdout.take(), container.stdio.stderr.take()].into_iter().flatten() {
+            self.unwatch(output.fd());
+        }
+        container.log.end(&self.epoll);
     }
 }
 

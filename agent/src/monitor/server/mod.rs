@@ -3,6 +3,7 @@
 //! ```text
 //! agent ──starts──► spawner ──forks──► monitor ──clones──► init ──execve──► the container's program
 //!                                         └──borrower──clones──► exec'd program
+//!                                         └──forks──► the writer of a container's log, while there is something to write
 //! ```
 
 /// Clients attached to containers.
@@ -23,8 +24,10 @@ mod exec;
 mod exec_cgroup;
 /// What happens when a process ends.
 mod exit;
-/// The CRI log: lines, timestamps, the file.
+/// The CRI log: lines, timestamps, the process that writes the file.
 mod log;
+/// A container's log as the event loop sees it.
+mod logging;
 /// The event loop.
 mod monitor;
 /// Whether a container died by the OOM killer.

@@ -14,7 +14,7 @@ use super::connection::{Connection, Requester};
 use super::container::Container;
 use super::events::{Epoll, Source};
 use super::exec::ExecProcess;
-use super::log::Buffers;
+use super::log::{Buffers, Fork, Start};
 use super::pod::Network;
 use super::requests::not_found;
 use super::template;
@@ -49,6 +49,12 @@ impl Kept {
             user: self.user.as_ref().map(UserNamespace::lend),
         }
     }
+
+    /// What starting a log's writer takes.
+    pub(super) fn start_writer<'a>(&'a self, epoll: &'a Epoll, serial: u32) -> Start<'a> {
+        let network = self.network.as_ref().map(|_| self.host.network.as_fd());
+        Start { fork: Fork { threads: self.threads, network }, epoll, serial }
+    }
 }
 
 /// One pod's monitor.
@@ -68,6 +74,8 @@ pub(super) struct Monitor {
     next_serial: u32,
     /// The monitor leaves when everything has ended; who waits for that.
     pub(super) leaving: Option<Vec<Requester>>,
+    /// And when at the latest.
+    pub(super) leave_by: Option<Instant>,
 }
 
 /// How a verb ended for now.
@@ -98,6 +106,7 @@ impl Monitor {
             clients: Clients::default(),
             next_serial: 0,
             leaving: None,
+            leave_by: None,
         };
         monitor.watch(monitor.listener.as_fd(), Source::Listener, 0)?;
         monitor.watch(monitor.signals.as_fd(), Source::Signals, 0)?;
@@ -158,6 +167,7 @@ impl Monitor {
             Source::Control => self.on_report(serial),
             Source::Stdout | Source::Stderr => self.on_output(serial, source),
             Source::ExecControl => self.on_exec_report(serial),
+            Source::Log => self.on_log(serial),
             Source::ClientStdout | Source::ClientStderr | Source::ClientSession => {
                 self.on_client(serial, source, flags);
             }

@@ -1,12 +1,12 @@
 //! From a request to its verb, and the verbs that need no more than a few lines.
 
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::connection::Requester;
 use super::container::Container;
-use super::log::LogFile;
 use super::monitor::{Monitor, Outcome};
 use super::pod::Network;
 use super::spawner::{internal, invalid, with_kind};
@@ -16,6 +16,9 @@ use crate::monitor::protocol::{
     Body, Call, Failure, FailureKind, HelloAnswer, MonitorState, Nothing, OpenSocket, ReopenLog, Request, Resize,
     VERSION,
 };
+
+/// How long a pod that is ended waits for the disks of its logs.
+const LEAVE: Duration = Duration::from_secs(3);
 
 impl Monitor {
     /// Does what is asked, and answers at once if it can.
@@ -29,7 +32,7 @@ impl Monitor {
             Some(Call::Stop(stop)) => self.stop(to, &stop),
             Some(Call::Exec(exec)) => self.exec(to, exec, fds),
             Some(Call::KillExec(exec)) => self.kill_exec(&exec.exec),
-            Some(Call::ReopenLog(reopen)) => self.reopen_log(&reopen, &fds),
+            Some(Call::ReopenLog(reopen)) => self.reopen_log(to, &reopen, &fds),
             Some(Call::Resize(resize)) => self.resize(&resize),
             Some(Call::Attach(attach)) => self.attach(&attach, fds),
             Some(Call::OpenSocket(socket)) => open_socket(socket),
@@ -75,15 +78,19 @@ impl Monitor {
         }
     }
 
-    fn reopen_log(&mut self, reopen: &ReopenLog, fds: &[OwnedFd]) -> Result<Outcome, Failure> {
+    fn reopen_log(&mut self, to: Requester, reopen: &ReopenLog, fds: &[OwnedFd]) -> Result<Outcome, Failure> {
         let container = self.find(&reopen.id)?;
         if container.death.is_some() || container.started_at_ns() == 0 {
             return Err(wrong_state("the container does not run, so its log is not reopened"));
         }
         let dir = fds.get(reopen.log_dir_fd as usize).ok_or_else(|| invalid("the log's folder is missing"))?;
-        let file = LogFile::open(dir, &reopen.log_name).step("open the log", &reopen.log_name).map_err(internal)?;
-        container.log.replace(file);
-        Ok(Outcome::Answer(Body::Done(Nothing {})))
+        if container.log.is_opening() {
+            return Err(wrong_state("the log is being reopened already"));
+        }
+        let serial = container.serial;
+        container.reopening = Some(to);
+        self.open_log(serial, dir, &reopen.log_name).map_err(internal)?;
+        Ok(Outcome::Later)
     }
 
     fn resize(&mut self, resize: &Resize) -> Result<Outcome, Failure> {
@@ -97,6 +104,7 @@ impl Monitor {
 
     fn shutdown(&mut self, to: Requester) -> Result<Outcome, Failure> {
         self.leaving.get_or_insert_default().push(to);
+        self.leave_by.get_or_insert_with(|| Instant::now() + LEAVE);
         for container in &mut self.containers {
             container.kill_tree();
         }
@@ -106,6 +114,11 @@ impl Monitor {
     /// Everything has ended, and the agent wanted that: the last answer goes out.
     pub(super) fn has_left(&mut self) -> bool {
         if self.leaving.is_none() || !self.containers.iter().all(Container::is_exited) {
+            return false;
+        }
+        // A disk that hangs is not waited for: what waits for it is lost with the pod.
+        let is_late = self.leave_by.is_some_and(|by| by <= Instant::now());
+        if !is_late && !self.containers.iter().all(|container| container.log.is_settled()) {
             return false;
         }
         for to in self.leaving.take().unwrap_or_default() {

@@ -70,7 +70,8 @@ impl Monitor {
         let done = Ok(Outcome::Answer(Body::Done(Nothing {})));
         let Some(at) = self.containers.iter().position(|container| container.id == id) else { return done };
         if self.containers[at].is_exited() {
-            self.containers.swap_remove(at);
+            let mut container = self.containers.swap_remove(at);
+            self.let_go(&mut container);
             return done;
         }
         self.containers[at].removal.push(to);
@@ -87,12 +88,18 @@ impl Monitor {
 
     /// When something is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.containers.iter().filter_map(deadline_of).min()
+        // Once it is over, only processes are waited for.
+        let leave = self.leave_by.filter(|by| *by > Instant::now());
+        let of_logs = self.containers.iter().filter_map(|container| container.log.idle_deadline());
+        self.containers.iter().filter_map(deadline_of).chain(of_logs).chain(leave).min()
     }
 
     /// Does what is due.
     pub(super) fn keep_deadlines(&mut self) {
         let now = Instant::now();
+        for container in &mut self.containers {
+            container.log.keep_deadline(now, &self.epoll);
+        }
         let due: Vec<u32> = self
             .containers
             .iter()

@@ -22,18 +22,22 @@ pub(super) const SHM: &str = "/shm";
 /// Where the monitor of a pod in a user namespace mounts a procfs and a sysfs (see `mount_views`).
 const VIEWS: [(&str, &str); 2] = [("/proc", "proc"), ("/sys", "sysfs")];
 
-/// What spawner and monitors lend to the processes they start: two file descriptors.
+/// What spawner and monitors lend to the processes they start.
 #[derive(Debug)]
 pub(super) struct Host {
     /// A procfs of the host's PID namespace, in no mount table.
     pub(super) procfs: OwnedFd,
     /// A null device, the template's.
     pub(super) null: OwnedFd,
+    /// The host's network namespace.
+    pub(super) network: OwnedFd,
 }
 
 /// Leaves the host's mount table for good.
 pub(super) fn enter() -> Result<Host, InitFailure> {
     let procfs = detached("proc", &[], MountAttrFlags::empty())?.0;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let network = openat(&procfs, "self/ns/net", flags, Mode::empty()).step("open the network namespace", "")?;
     unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace", "")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).step("make private", "/")?;
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -57,7 +61,7 @@ pub(super) fn enter() -> Result<Host, InitFailure> {
     unmount(".", UnmountFlags::DETACH).step("leave the host's mounts", "")?;
     chdir("/").step("enter the template root", "/")?;
     let null = openat(CWD, NULL, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", NULL)?;
-    Ok(Host { procfs, null })
+    Ok(Host { procfs, null, network })
 }
 
 /// Mounts what a pod in a user namespace has to see for the kernel to let its inits mount the same of their own. They leave

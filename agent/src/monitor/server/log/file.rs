@@ -1,68 +1,54 @@
-//! The log file. A full disk must never stop or kill a container: what cannot be written is dropped and counted, no line
-//! is left torn, and once writing works again a line tells how much is missing.
+//! The log file, as its writer has it. A full disk must never stop or kill a container: what cannot be written is dropped
+//! and counted, no line is left torn, and once writing works again a line tells how much is missing.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, fstat, ftruncate, openat};
 use rustix::io::Errno;
 
 use super::timestamp::rfc3339;
 
-/// Where a container's log lines go; without a file they are dropped on purpose.
-#[derive(Debug, Default)]
-pub(crate) struct LogFile {
-    file: Option<OwnedFd>,
-    /// Bytes of log lines that could not be written since the last one that could.
-    dropped: u64,
+/// Opens (or makes) the file `name` in the folder `dir`, to be appended to. `INVAL` for a name that is a path, `LOOP` when a
+/// symbolic link is there.
+pub(super) fn open(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    if name.is_empty() || name.contains('/') {
+        return Err(Errno::INVAL);
+    }
+    // NONBLOCK: opening a fifo that somebody put there must not hang.
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::from_raw_mode(0o640))
 }
 
-impl LogFile {
-    /// Opens (or makes) the file `name` in the folder `dir`; it is appended to.
-    ///
-    /// # Errors
-    /// openat(2)'s; `INVAL` for a name that is a path, `LOOP` when a symbolic link is there.
-    pub(crate) fn open(dir: impl AsFd, name: &str) -> Result<Self, Errno> {
-        if name.is_empty() || name.contains('/') {
-            return Err(Errno::INVAL);
-        }
-        // NONBLOCK: opening a fifo that somebody put there must not hang.
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = openat(dir, name, flags, Mode::from_raw_mode(0o640))?;
-        Ok(Self { file: Some(file), dropped: 0 })
-    }
+/// An open log file.
+#[derive(Debug)]
+pub(super) struct Appender<'a> {
+    pub(super) file: BorrowedFd<'a>,
+    /// Bytes of log lines that could not be written since the last one that could.
+    pub(super) dropped: u64,
+}
 
-    /// Whether lines are wanted at all.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.file.is_some()
-    }
-
-    /// Goes on in another file; what is missing is told there.
-    pub(crate) fn replace(&mut self, with: Self) {
-        self.file = with.file;
-    }
-
+impl Appender<'_> {
     /// Appends whole lines.
     pub(super) fn append(&mut self, lines: &[u8], now_ns: i64) {
-        let Some(file) = &self.file else { return };
         if self.dropped != 0 {
             let marker = [
                 rfc3339(now_ns).as_slice(),
                 format!(" stderr F [berth: {} bytes of log could not be written here]\n", self.dropped).as_bytes(),
             ]
             .concat();
-            if write_whole(file, &marker).is_ok() {
+            if write_whole(self.file, &marker).is_ok() {
                 self.dropped = 0;
             }
         }
-        if self.dropped != 0 || write_whole(file, lines).is_err() {
+        if self.dropped != 0 || write_whole(self.file, lines).is_err() {
             self.dropped += lines.len() as u64;
         }
     }
 }
 
 /// All or nothing: a part that was written before the failure is taken back.
-fn write_whole(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
+fn write_whole(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
     let mut rest = bytes;
     while !rest.is_empty() {
         match rustix::io::write(file, rest) {
@@ -75,7 +61,7 @@ fn write_whole(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-fn take_back(file: &OwnedFd, written: usize, errno: Errno) -> Result<(), Errno> {
+fn take_back(file: BorrowedFd<'_>, written: usize, errno: Errno) -> Result<(), Errno> {
     if written != 0
         && let Ok(stat) = fstat(file)
     {

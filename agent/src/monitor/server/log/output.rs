@@ -1,18 +1,18 @@
-//! A container's pipe or terminal: read when there is something, cut into lines, one write a read.
+//! A container's pipe or terminal: read when there is something, and cut into lines.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::file::LogFile;
 use super::lines::{LIMIT, Pieces};
+use super::queue::Log;
 use super::timestamp::{self, rfc3339};
 use crate::sys::scratch::Scratch;
 
 /// What a pipe holds by default.
 const READ_CHUNK: usize = 64 * 1024;
-/// Room for the lines of a chunk unless they are very short; then there are several writes.
+/// Room for the lines of a chunk unless they are very short.
 const LINES: usize = 128 * 1024;
 /// Scratch memory up to this is kept between reads: most containers log a line now and then.
 const KEEP: usize = 8 * 1024;
@@ -94,7 +94,7 @@ impl Output {
     /// Reads one chunk, shows it to `copy` and logs its lines.
     pub(crate) fn read(
         &mut self,
-        log: &mut LogFile,
+        log: &mut Log,
         buffers: &mut Buffers,
         now_ns: impl Fn() -> i64,
         copy: impl FnOnce(&[u8]),
@@ -130,7 +130,7 @@ impl Output {
     }
 
     /// Logs what broke off without a newline.
-    pub(crate) fn finish(&mut self, log: &mut LogFile, buffers: &mut Buffers, now_ns: i64) {
+    pub(crate) fn finish(&mut self, log: &mut Log, buffers: &mut Buffers, now_ns: i64) {
         if !self.pending.is_empty() {
             let mut writer = Writer::new(log, &mut buffers.lines, self.name, now_ns);
             writer.line(&self.pending, false);
@@ -143,17 +143,16 @@ impl Output {
 /// "<time> stdout F "
 const PREFIX: usize = timestamp::LEN + " stdout F ".len();
 
-/// Gathers lines and writes them together.
+/// Gathers lines and hands them on together.
 struct Writer<'a> {
-    log: &'a mut LogFile,
+    log: &'a mut Log,
     lines: &'a mut [u8],
     len: usize,
     prefix: [u8; PREFIX],
-    now_ns: i64,
 }
 
 impl<'a> Writer<'a> {
-    fn new(log: &'a mut LogFile, lines: &'a mut [u8], name: StreamName, now_ns: i64) -> Self {
+    fn new(log: &'a mut Log, lines: &'a mut [u8], name: StreamName, now_ns: i64) -> Self {
         let mut prefix = [b' '; PREFIX];
         prefix[..timestamp::LEN].copy_from_slice(&rfc3339(now_ns));
         let name = match name {
@@ -161,7 +160,7 @@ impl<'a> Writer<'a> {
             StreamName::Stderr => b"stderr",
         };
         prefix[timestamp::LEN + 1..PREFIX - 3].copy_from_slice(name);
-        Self { log, lines, len: 0, prefix, now_ns }
+        Self { log, lines, len: 0, prefix }
     }
 
     fn line(&mut self, text: &[u8], full: bool) {
@@ -179,7 +178,7 @@ impl<'a> Writer<'a> {
 
     fn flush(&mut self) {
         if self.len != 0 {
-            self.log.append(&self.lines[..self.len], self.now_ns);
+            self.log.push(&self.lines[..self.len]);
             self.len = 0;
         }
     }
