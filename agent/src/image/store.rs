@@ -203,7 +203,8 @@ impl ImageStore {
         self.layout.fs_usage()
     }
 
-    /// Waits for a layer that is missing, downloading it if nobody does so already.
+    /// Waits for a layer that is missing, downloading it if nobody does so already. Who joined another's download, from that
+    /// one's registry and with its credentials, does not fail with it: its own is tried then.
     pub(super) async fn layer(
         self: &Arc<Self>,
         repository: Arc<Repository>,
@@ -211,12 +212,20 @@ impl ImageStore {
         diff_id: Digest,
         listener: Option<Listener>,
     ) -> Result<(), ImageError> {
-        if self.has_layer(&diff_id) {
-            return Ok(());
+        let mut is_own = false;
+        loop {
+            if self.has_layer(&diff_id) {
+                return Ok(());
+            }
+            let start = |operation| {
+                is_own = true;
+                download::run(self.clone(), repository.clone(), descriptor.clone(), diff_id.clone(), operation)
+            };
+            let joined = self.layers.join(diff_id.clone(), listener.clone(), start).await;
+            if joined.is_ok() || is_own {
+                return joined;
+            }
         }
-        let store = self.clone();
-        let start = |operation| download::run(store, repository, descriptor, diff_id.clone(), operation);
-        self.layers.join(diff_id.clone(), listener, start).await
     }
 
     /// Keeps layers from being swept while an operation works towards an image of them.

@@ -1,5 +1,7 @@
 //! Pulls that succeed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use berth::image::{Auth, ErrorKind, Progress, PullRequest};
@@ -60,6 +62,50 @@ async fn five_pulls_at_once_are_one_and_a_shared_layer_comes_once() {
     let before = server.requests().len();
     fixture.pull(&first).await.unwrap();
     assert_eq!(server.requests().len(), before + 1, "a second pull asks for the manifest only");
+}
+
+/// Two images of two registries share a layer, and whoever came first fails for a reason of its own.
+#[tokio::test]
+async fn a_failed_download_is_not_the_joiners_failure() {
+    for ending in ["401", "stall"] {
+        let fixture = Fixture::with(|config| (config.retries, config.stall_period) = (0, Duration::from_millis(300)));
+        let (ill, well) = (Server::start(), Server::start());
+        let base = files(&[("base", &noise(400_000, 7))]);
+        let one = Image::gzip(&[base.clone(), files(&[("one", b"1")])]);
+        let two = Image::gzip(&[base, files(&[("two", b"2")])]);
+        let (first, second) = (ill.push("one", "1", &one), well.push("two", "1", &two));
+        let (name, blob) = (one.layers[0].clone(), one.blobs[&one.layers[0]].clone());
+        let joined = Arc::new(AtomicBool::new(false));
+        let waits_for = joined.clone();
+        ill.hook(move |request, _| {
+            if !request.path.contains(&name) {
+                return None;
+            }
+            while ending == "401" && !waits_for.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Some(if ending == "401" { Answer::new(401, "") } else { Answer::new(200, blob.clone()).stalling(1000) })
+        });
+        let joiner = async {
+            while ill.count(&one.layers[0]) == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let pull = fixture.pull(&second);
+            let seen = async {
+                // Its other layer comes at the same time as it joins.
+                while well.count(&two.layers[1]) == 0 {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                joined.store(true, Ordering::Relaxed);
+            };
+            tokio::join!(pull, seen).0
+        };
+        let (failed, pulled) = tokio::join!(fixture.pull(&first), joiner);
+        let kind = if ending == "401" { ErrorKind::Unauthenticated } else { ErrorKind::Unavailable };
+        assert_eq!(failed.unwrap_err().kind(), kind, "{ending}");
+        assert_eq!(pulled.unwrap(), two.id(), "{ending}");
+        assert_eq!(well.count(&two.layers[0]), 1, "{ending}: it was joined first");
+    }
 }
 
 #[tokio::test]
