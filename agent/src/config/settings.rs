@@ -180,7 +180,7 @@ section! {
     Image {
         /// Folders with `<host>/hosts.toml` (mirrors, TLS), as containerd has them; the first that knows a host counts.
         registry_dirs: Vec<PathBuf> = vec!["/etc/berth/certs.d".into(), "/etc/containerd/certs.d".into()],
-        /// A docker config.json with credentials for pulls that bring none. null: none.
+        /// A docker config.json with credentials for pulls that bring none; its credential helpers are not run. null: none.
         docker_config: Option<PathBuf> = None,
         /// A containers-policy.json that says which images may be pulled, by cosign signatures. null: all.
         signature_policy: Option<PathBuf> = None,
