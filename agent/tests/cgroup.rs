@@ -416,6 +416,36 @@ fn a_device_program_passes_the_verifier_and_holds() {
     assert!(run_in(&cgroup, script).wait().unwrap().success());
 }
 
+/// A host that has v1 hierarchies only, which is this one without the unified one.
+#[test]
+fn without_the_unified_hierarchy_the_freezer_serves() {
+    if !Path::new("/sys/fs/cgroup/freezer").exists() || !Path::new("/sys/fs/cgroup/unified").exists() {
+        return;
+    }
+    let test = || {
+        use nix::mount::{MsFlags, mount, umount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        umount("/sys/fs/cgroup/unified").unwrap();
+        let fixture = Fixture::new("only-v1");
+        let cgroup = fixture.create(&LinuxResources::default()).unwrap();
+        let fds = cgroup.join_fds().unwrap();
+        assert!(fds.unified.is_none());
+        let state = rustix::fs::OFlags::WRONLY;
+        rustix::fs::openat(fds.freezer.unwrap(), "freezer.state", state, rustix::fs::Mode::empty()).unwrap();
+        let mut child = run_in(&cgroup, "(setsid sleep 1000 &) ; (sleep 1000 &) ; sleep 1000");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while cgroup.processes().unwrap().len() < 4 {
+            assert!(Instant::now() < deadline, "{:?}", cgroup.processes());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        cgroup.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        cgroup.remove().unwrap();
+    };
+    std::thread::spawn(test).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
 #[test]
 fn what_a_crash_left_is_swept_by_name() {
     let fixture = Fixture::new("sweep");

@@ -172,13 +172,13 @@ impl Engine {
         for source in &sources[1..] {
             fds.extend(self.open_sources(work, std::slice::from_ref(source)).map_err(of_source(source))?);
         }
-        let CgroupFds { unified, mut v1_tasks, memory } = cgroup.join_fds()?;
+        let CgroupFds { unified, mut v1_tasks, memory, freezer } = cgroup.join_fds()?;
         // It is entered as a cgroup of v1 is, by init and by whatever is exec'd later.
         v1_tasks.extend(rdt);
         Ok(Prepared {
             plan: init,
             fds,
-            cgroup: client::CgroupFds { unified, v1_tasks, memory },
+            cgroup: client::CgroupFds { unified, v1_tasks, memory, freezer },
             log: open_log_target(&spec.log_path)?,
             record_dir: open_dir(dir)?,
             user: ProcessUser { uid: user.uid, gid: user.gid, groups: user.groups },

@@ -23,3 +23,5 @@ mod survival;
 mod terminals;
 /// Pods in user namespaces.
 mod user_namespaces;
+/// Hosts without the unified hierarchy.
+mod v1;

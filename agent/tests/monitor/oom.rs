@@ -35,7 +35,7 @@ async fn outcome(script: &str) -> ExitRecord {
     let (container, _) = small(&sandbox, &pod, script).await;
     let record = pod.exited(&container).await;
     assert_eq!(container.record(), record);
-    container.remove_memory();
+    container.remove_v1();
     record
 }
 
@@ -83,7 +83,7 @@ async fn an_oom_kill_of_an_exec_is_not_the_containers() {
                 }
             };
             assert_eq!((record.exit_code, record.oom_killed), (if end == "exit" { 1 } else { 137 }, false), "{end}");
-            container.remove_memory();
+            container.remove_v1();
         }
     }
 }
@@ -98,5 +98,5 @@ async fn an_oom_kill_beside_an_exec_is_the_containers() {
     pod.exec(&container, NOW).await;
     let record = pod.exited(&container).await;
     assert_eq!((record.exit_code, record.oom_killed), (137, true));
-    container.remove_memory();
+    container.remove_v1();
 }

@@ -49,6 +49,8 @@ pub(crate) struct Container {
     pub(crate) sources: Vec<FdSource>,
     pub(crate) memory: Option<PathBuf>,
     pub(crate) v1: Vec<PathBuf>,
+    /// Set: it has no unified cgroup.
+    pub(crate) freezer: Option<PathBuf>,
 }
 
 impl Sandbox {
@@ -249,7 +251,7 @@ impl Pod<'_> {
             process: process(&["/bin/sh", "-c", script]),
             ..InitPlan::default()
         };
-        Container { id, dir, cgroup, plan, sources, memory: None, v1: Vec::new() }
+        Container { id, dir, cgroup, plan, sources, memory: None, v1: Vec::new(), freezer: None }
     }
 
     pub(crate) async fn create(&self, container: &Container) -> Result<i32, MonitorError> {
@@ -260,9 +262,10 @@ impl Pod<'_> {
                 plan: container.plan.clone(),
                 fds: open_sources(&container.sources).unwrap(),
                 cgroup: CgroupFds {
-                    unified: Some(open(&container.cgroup)),
+                    unified: container.freezer.is_none().then(|| open(&container.cgroup)),
                     v1_tasks: container.v1.iter().map(procs).collect(),
                     memory: container.memory.as_deref().map(open),
+                    freezer: container.freezer.as_deref().map(open),
                 },
                 log: Some(container.log_target("0.log")),
                 record_dir: open(&container.dir),
@@ -411,7 +414,20 @@ impl Container {
         }
     }
 
-    pub(crate) fn remove_memory(&self) {
+    /// As on a host that has v1 hierarchies only; false where there are none.
+    pub(crate) fn only_v1(&mut self) -> bool {
+        let v1 = Path::new("/sys/fs/cgroup/freezer");
+        if !v1.exists() {
+            return false;
+        }
+        let dir = v1.join(format!("berth-monitor-test-{}-{}", std::process::id(), self.id));
+        fs::create_dir(&dir).unwrap();
+        self.v1.push(dir.clone());
+        self.freezer = Some(dir);
+        true
+    }
+
+    pub(crate) fn remove_v1(&self) {
         self.v1.iter().for_each(|dir| fs::remove_dir(dir).unwrap());
     }
 

@@ -62,12 +62,12 @@ struct Mounted {
 }
 
 impl Layout {
-    /// Looks at /proc/self/mountinfo and below /sys/fs/cgroup.
+    /// Looks at /proc/thread-self/mountinfo and below /sys/fs/cgroup.
     ///
     /// # Errors
     /// `CgroupError`: no cgroup file system, or one that cannot be opened.
     pub fn detect(driver: Driver) -> Result<Self, CgroupError> {
-        let path = Path::new("/proc/self/mountinfo");
+        let path = Path::new("/proc/thread-self/mountinfo");
         let text =
             fs::read_to_string(path).map_err(|source| CgroupError::Io { op: "read", path: path.to_owned(), source })?;
         let mounted = parse(&text);

@@ -56,6 +56,8 @@ pub struct CgroupFds {
     pub v1_tasks: Vec<OwnedFd>,
     /// The folder with memory.events (v2) or memory.oom_control (v1), for exact OOM detection.
     pub memory: Option<OwnedFd>,
+    /// Its folder in v1's freezer hierarchy, by which it is killed where there is no unified one.
+    pub freezer: Option<OwnedFd>,
 }
 
 /// One path in all of the host's hierarchies.
@@ -131,6 +133,9 @@ impl Cgroup {
             if memory.is_some_and(|home| std::ptr::eq(home, root)) {
                 fds.memory = Some(folder.into_fd());
             }
+        }
+        if let (None, Some(root)) = (self.layout.unified(), self.layout.home("freezer")) {
+            fds.freezer = Some(root.open(&self.path)?.into_fd());
         }
         if let Some(root) = self.layout.unified() {
             if memory.is_some_and(|home| std::ptr::eq(home, root)) {

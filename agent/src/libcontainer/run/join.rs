@@ -37,6 +37,8 @@ pub struct Join<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// `tasks` files of v1 hierarchies that it enters.
     pub v1_tasks: &'a [OwnedFd],
+    /// The same of a cgroup of its own, below one of those.
+    pub own_v1_tasks: Option<&'a OwnedFd>,
 }
 
 /// Clones it. `ESRCH` in the failure: the container has just ended.
@@ -54,7 +56,8 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
         match clone(host.threads, config).step("clone into the container", "")? {
             Cloned::Parent(child) => Ok(child),
             Cloned::Child => {
-                let mut kept: Vec<RawFd> = join.v1_tasks.iter().map(AsRawFd::as_raw_fd).collect();
+                let tasks = join.v1_tasks.iter().chain(join.own_v1_tasks);
+                let mut kept: Vec<RawFd> = tasks.map(AsRawFd::as_raw_fd).collect();
                 kept.extend([host.null.as_raw_fd(), join.container.as_raw_fd()]);
                 let stdio = stdio.take().unwrap_or_default();
                 become_child(&theirs, kept, stdio, |stdio| run(host, join, &theirs, stdio))
@@ -92,7 +95,7 @@ fn enter_user_namespace(host: Host<'_>, join: &Join<'_>) -> Result<(), InitFailu
 fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> Result<Infallible, InitFailure> {
     setsid().step("start a session", "")?;
     umask(Mode::empty());
-    enter_v1_cgroups(join.v1_tasks)?;
+    enter_v1_cgroups(join.v1_tasks.iter().chain(join.own_v1_tasks))?;
     let mut namespaces = CloneFlags::empty();
     // Not before the clone: from inside, a hierarchy mounted with nsdelegate refuses the way in from outside (ENOENT).
     namespaces.set(CloneFlags::CLONE_NEWCGROUP, join.cgroup_namespace);

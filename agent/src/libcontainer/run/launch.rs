@@ -226,7 +226,7 @@ fn beginning(text: &str) -> &str {
 /// Moves this process into v1 cgroups.
 /// By `tasks` and not cgroup.procs: a thread that moves itself alone takes no lock against forks, for which the kernel waits an RCU
 /// grace period, 6 ms, when none was moved a moment ago ("cgroup: Optimize single thread migration"). The caller has one thread.
-pub(super) fn enter_v1_cgroups(v1_tasks: &[OwnedFd]) -> Result<(), InitFailure> {
+pub(super) fn enter_v1_cgroups<'a>(v1_tasks: impl IntoIterator<Item = &'a OwnedFd>) -> Result<(), InitFailure> {
     for tasks in v1_tasks {
         rustix::io::write(tasks, b"0").step("enter a v1 cgroup", "")?;
     }

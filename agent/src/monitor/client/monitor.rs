@@ -89,8 +89,14 @@ impl Monitor {
     /// # Errors
     /// `Init` tells which step failed; nothing is left of the container then.
     pub async fn create(&self, container: CreateContainer) -> Result<i32, MonitorError> {
-        let CreateContainer { id, plan, mut fds, cgroup: CgroupFds { unified, v1_tasks, memory }, log, record_dir } =
-            container;
+        let CreateContainer {
+            id,
+            plan,
+            mut fds,
+            cgroup: CgroupFds { unified, v1_tasks, memory, freezer },
+            log,
+            record_dir,
+        } = container;
         let mut push = |fd: OwnedFd| -> u32 {
             fds.push(fd);
             // Packet::new refuses more than 252 of them.
@@ -110,6 +116,7 @@ impl Monitor {
             log_dir_fd,
             log_name,
             record_dir_fd,
+            freezer_fd: freezer.map(&mut push),
         };
         match self.connection.call(Call::Create(create), fds).await? {
             (Body::Created(created), _) => Ok(created.pid),

@@ -197,6 +197,9 @@ pub struct Create {
     /// Where the exit record goes.
     #[prost(uint32, tag = "8")]
     pub record_dir_fd: u32,
+    /// The container's folder in v1's freezer hierarchy, where there is no unified one.
+    #[prost(uint32, optional, tag = "9")]
+    pub freezer_fd: Option<u32>,
 }
 
 /// A container by its id.

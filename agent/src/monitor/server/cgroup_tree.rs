@@ -16,19 +16,34 @@ pub(super) fn kill(cgroup: &OwnedFd) {
             // A cgroup that is removed meanwhile has nobody in it.
             let _ = rustix::io::write(&file, b"1");
         }
-        Err(Errno::NOENT) => {
-            for _ in 0..ROUNDS {
-                if signal(cgroup, Signal::KILL) == 0 {
-                    return;
-                }
-            }
-        }
+        Err(Errno::NOENT) => kill_each(cgroup),
         Err(_) => {}
     }
 }
 
-/// Sends a signal to every process in it; how many there were.
-pub(super) fn signal(cgroup: &OwnedFd, signal: Signal) -> usize {
+/// On v1, and before cgroup.kill. In a freezer hierarchy they are stopped meanwhile, so that none forks away; elsewhere a
+/// process that was killed forks no more, and who is new in the list is killed in the next round.
+fn kill_each(cgroup: &OwnedFd) {
+    let set_frozen = |state: &str| {
+        if let Ok(file) = openat(cgroup, "freezer.state", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            let _ = rustix::io::write(&file, state.as_bytes());
+        }
+    };
+    set_frozen("FROZEN");
+    let mut killed = Vec::new();
+    for _ in 0..ROUNDS {
+        let found = signal(cgroup, Signal::KILL);
+        if found.iter().all(|pid| killed.contains(pid)) {
+            break;
+        }
+        killed = found;
+    }
+    // They die as they thaw.
+    set_frozen("THAWED");
+}
+
+/// Sends a signal to every process in it; which there were.
+pub(super) fn signal(cgroup: &OwnedFd, signal: Signal) -> Vec<Pid> {
     let processes = processes(cgroup);
     for pid in &processes {
         // By pidfd: between reading and sending, a process id may come to mean another process, which must then not be hit.
@@ -37,7 +52,7 @@ pub(super) fn signal(cgroup: &OwnedFd, signal: Signal) -> usize {
             let _ = pidfd_send_signal(&pidfd, signal);
         }
     }
-    processes.len()
+    processes
 }
 
 fn processes(cgroup: impl AsFd) -> Vec<Pid> {

@@ -71,6 +71,8 @@ pub(super) struct Cgroup {
     pub(super) unified: Option<OwnedFd>,
     pub(super) v1_tasks: Vec<OwnedFd>,
     pub(super) memory: Option<OwnedFd>,
+    /// Where there is no unified hierarchy.
+    pub(super) freezer: Option<OwnedFd>,
     /// OOM kills that were not its first process's: counted before it started, or of execs.
     pub(super) oom_kills_of_others: u64,
     pub(super) execs: ExecCgroups,
@@ -118,9 +120,20 @@ pub(super) struct Death {
 impl Cgroup {
     /// What an exec ran in comes back.
     pub(super) fn exec_over(&mut self, cgroup: Option<ExecCgroup>) {
-        if let (Some(unified), Some(cgroup)) = (&self.unified, cgroup) {
-            self.execs.give_back(unified, cgroup);
+        if let (Some(home), Some(cgroup)) = (self.unified.as_ref().or(self.freezer.as_ref()), cgroup) {
+            self.execs.give_back(home, cgroup);
         }
+    }
+
+    /// A cgroup for an exec, in which it is not limited any further; `None` where none can be made.
+    pub(super) fn exec_cgroup(&mut self, serial: u32) -> Result<Option<ExecCgroup>, InitFailure> {
+        let home = self.unified.as_ref().or(self.freezer.as_ref());
+        home.map(|home| self.execs.take(home, serial)).transpose()
+    }
+
+    /// Where all of its processes are found.
+    pub(super) fn tree(&self) -> Option<&OwnedFd> {
+        self.unified.as_ref().or(self.freezer.as_ref()).or(self.memory.as_ref())
     }
 }
 
@@ -151,7 +164,7 @@ impl Container {
         // An init that is dead already has taken everything with it.
         let refused =
             self.pidfd.as_ref().is_some_and(|pidfd| pidfd_send_signal(pidfd, Signal::KILL) == Err(Errno::ACCESS));
-        if let (true, Some(cgroup)) = (refused || !self.own_pid_namespace, &self.cgroup.unified) {
+        if let (true, Some(cgroup)) = (refused || !self.own_pid_namespace, self.cgroup.tree()) {
             cgroup_tree::kill(cgroup);
         }
     }

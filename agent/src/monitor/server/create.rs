@@ -28,12 +28,14 @@ impl Monitor {
             // It would keep the monitor from leaving.
             return Err(wrong_state("the pod is being ended"));
         }
-        let Create { id, plan, unified_fd, v1_tasks_fds, memory_fd, log_dir_fd, log_name, record_dir_fd } = create;
+        let Create { id, plan, unified_fd, v1_tasks_fds, memory_fd, log_dir_fd, log_name, record_dir_fd, freezer_fd } =
+            create;
         let mut fds = Fds::new(fds);
         let mut cgroup = Cgroup {
             unified: unified_fd.map(|index| fds.take(index)).transpose()?,
             v1_tasks: v1_tasks_fds.into_iter().map(|index| fds.take(index)).collect::<Result<_, _>>()?,
             memory: memory_fd.map(|index| fds.take(index)).transpose()?,
+            freezer: freezer_fd.map(|index| fds.take(index)).transpose()?,
             oom_kills_of_others: 0,
             execs: ExecCgroups::default(),
         };

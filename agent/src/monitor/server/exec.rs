@@ -67,9 +67,11 @@ impl Monitor {
         let (Phase::Running { .. }, None, Some(pidfd)) = (&container.phase, container.death, &container.pidfd) else {
             return Err(wrong_state("the container does not run"));
         };
-        let cgroup = match &container.cgroup.unified {
-            Some(parent) => Some(container.cgroup.execs.take(parent, serial).map_err(internal)?),
-            None => None,
+        let cgroup = container.cgroup.exec_cgroup(serial).map_err(internal)?;
+        // On v1 it enters the cgroup by itself, as it does the container's.
+        let own_v1_tasks = match (&container.cgroup.unified, &cgroup) {
+            (None, Some(cgroup)) => Some(cgroup.open_tasks().map_err(internal)?),
+            _ => None,
         };
         let joined = join(
             host,
@@ -78,8 +80,9 @@ impl Monitor {
                 tty,
                 container: pidfd.as_fd(),
                 cgroup_namespace: container.cgroup_namespace,
-                cgroup: cgroup.as_ref().map(AsFd::as_fd),
+                cgroup: cgroup.as_ref().map(AsFd::as_fd).filter(|_| container.cgroup.unified.is_some()),
                 v1_tasks: &container.cgroup.v1_tasks,
+                own_v1_tasks: own_v1_tasks.as_ref(),
             },
             stdio,
         );

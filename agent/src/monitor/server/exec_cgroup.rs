@@ -60,7 +60,13 @@ impl ExecCgroup {
         cgroup_tree::kill(&self.folder);
     }
 
-    /// Below it too.
+    /// v1: what the exec enters it by.
+    pub(super) fn open_tasks(&self) -> Result<OwnedFd, InitFailure> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(&self.folder, "tasks", flags, Mode::empty()).step("open the exec's cgroup", &self.name)
+    }
+
+    /// Below it too. One of v1 does not say, and is not kept.
     fn is_empty(&self) -> bool {
         let events = openat(&self.folder, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         events.is_ok_and(|events| cgroup_tree::read_all(&events).lines().any(|line| line == "populated 0"))

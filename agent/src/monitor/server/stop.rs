@@ -24,7 +24,7 @@ impl Monitor {
         if container.death.is_some() {
             return Err(wrong_state("the container has exited"));
         }
-        match (request.tree, &container.cgroup.unified) {
+        match (request.tree, container.cgroup.tree()) {
             (true, _) if signal == Signal::KILL => container.kill_tree(),
             (true, Some(cgroup)) => drop(cgroup_tree::signal(cgroup, signal)),
             _ => {
