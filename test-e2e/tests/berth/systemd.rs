@@ -63,6 +63,10 @@ async fn a_container_is_a_scope_in_its_pods_slice() {
         ["memory.max", "cpu.max", "pids.max"].map(|file| read(file).trim().to_owned()),
         ["67108864", "50000 100000", "100"]
     );
+    let change = v1::LinuxContainerResources { memory_limit_in_bytes: 96 << 20, ..Default::default() };
+    e2e.client.update_resources(&container.id, change).await.expect("update");
+    systemctl(&["daemon-reload"]);
+    assert_eq!((property(&unit, "MemoryMax").as_str(), read("memory.max").trim()), ("100663296", "100663296"));
     assert_ne!(container.exec(&["sh", "-c", "mknod /dev/sda b 8 0 && cat /dev/sda"]).await.code, 0);
     assert_eq!(container.sh("echo here").await, "here\n");
 
@@ -71,6 +75,32 @@ async fn a_container_is_a_scope_in_its_pods_slice() {
     eventually("systemd has forgotten the scope", async || (property(&unit, "LoadState") == "not-found").then_some(()))
         .await;
     assert!(!Path::new("/sys/fs/cgroup").join(&folder).exists());
+}
+
+#[tokio::test]
+#[ignore = "needs systemd as the init"]
+async fn an_oom_kill_is_told_though_systemd_was_faster() {
+    let e2e = Fixture::shared().await;
+    let folder = e2e.folder("oom");
+    let slice = e2e.machine.cgroup_parent(Some("oom"));
+    let pod = e2e.pod_with("oom-scope", |config| config.linux.get_or_insert_default().cgroup_parent = slice).await;
+    let script = "until [ -e /v/go ]; do sleep 0.1; done; exec tail /dev/zero";
+    let container = pod
+        .start_with("main", &["sh", "-c", script], |config| {
+            resources(config).memory_limit_in_bytes = 24 << 20;
+            config.mounts = vec![spec::bind(&folder, "/v", true)];
+        })
+        .await;
+    let pid = container.pid();
+    let monitor = nix::unistd::Pid::from_raw(process::read(pid).expect("it runs").parent);
+    let scope = process::cgroup(pid, "memory").expect("cgroup");
+    // A monitor that does not get the processor in time.
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGSTOP).expect("stop the monitor");
+    std::fs::write(folder.join("go"), "").expect("go");
+    eventually("systemd has removed the scope", async || (!scope.exists()).then_some(())).await;
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGCONT).expect("let the monitor go on");
+    let status = container.wait_exit().await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
 }
 
 /// Installs the units as a package would, but for where the programs are.

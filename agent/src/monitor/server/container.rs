@@ -15,6 +15,7 @@ use super::cgroup_tree;
 use super::connection::Requester;
 use super::exec_cgroup::{ExecCgroup, ExecCgroups};
 use super::log::{Log, Output};
+use super::oom_kills::OomKills;
 use crate::libcontainer::run::InitFailure;
 use crate::monitor::protocol::{ContainerState, ExitRecord, Phase as WirePhase};
 
@@ -73,8 +74,10 @@ pub(super) struct Cgroup {
     pub(super) memory: Option<OwnedFd>,
     /// Where there is no unified hierarchy.
     pub(super) freezer: Option<OwnedFd>,
-    /// OOM kills that were not its first process's: counted before it started, or of execs.
-    pub(super) oom_kills_of_others: u64,
+    /// OOM kills counted before it started.
+    pub(super) oom_kills_before: OomKills,
+    /// OOM kills since then that took execs and not its first process.
+    pub(super) oom_kills_of_execs: u64,
     pub(super) execs: ExecCgroups,
 }
 

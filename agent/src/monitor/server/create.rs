@@ -10,7 +10,7 @@ use super::events::Source;
 use super::exec_cgroup::ExecCgroups;
 use super::log::{Log, Output, StreamName};
 use super::monitor::{Monitor, Outcome, now_ns};
-use super::oom::oom_kills;
+use super::oom_kills::OomKills;
 use super::requests::wrong_state;
 use super::spawner::{internal, invalid, with_kind};
 use crate::libcontainer::plan::{InitPlan, PidNamespace};
@@ -36,10 +36,11 @@ impl Monitor {
             v1_tasks: v1_tasks_fds.into_iter().map(|index| fds.take(index)).collect::<Result<_, _>>()?,
             memory: memory_fd.map(|index| fds.take(index)).transpose()?,
             freezer: freezer_fd.map(|index| fds.take(index)).transpose()?,
-            oom_kills_of_others: 0,
+            oom_kills_before: OomKills::default(),
+            oom_kills_of_execs: 0,
             execs: ExecCgroups::default(),
         };
-        cgroup.oom_kills_of_others = oom_kills(&cgroup);
+        cgroup.oom_kills_before = OomKills::of(&cgroup);
         let record_dir = fds.take(record_dir_fd)?;
         let log_dir = log_dir_fd.map(|index| fds.take(index)).transpose()?;
         let namespaces = &plan.namespaces;

@@ -32,6 +32,8 @@ mod logging;
 mod monitor;
 /// Whether a container died by the OOM killer.
 mod oom;
+/// What the kernel has killed for want of memory.
+mod oom_kills;
 /// A process that mounts one overlay.
 mod overlay;
 /// A process that only waits.

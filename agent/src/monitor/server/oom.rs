@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use super::cgroup_tree::read_all;
 use super::container::{Cgroup, Container};
+use super::oom_kills::OomKills;
 
 /// What a process ends with that SIGKILL took, and a shell whose command it took.
 const KILLED: i32 = 128 + 9;
@@ -18,7 +19,7 @@ const FLAGS: usize = 6;
 impl Container {
     /// Whether the first process, which ended with `exit_code`, did so for want of memory.
     pub(super) fn was_oom_killed(&self, exit_code: i32) -> bool {
-        exit_code == KILLED && !self.killed && oom_kills(&self.cgroup) > self.cgroup.oom_kills_of_others
+        exit_code == KILLED && !self.killed && self.cgroup.has_unexplained_oom_kills()
     }
 
     /// An exec ended with `exit_code`, and not because it was asked to: if that was the OOM killer, the kill is not the
@@ -27,22 +28,19 @@ impl Container {
     pub(super) fn note_end_of_exec(&mut self, exit_code: i32, procfs: impl AsFd) {
         if exit_code == KILLED
             && self.death.is_none()
-            && oom_kills(&self.cgroup) > self.cgroup.oom_kills_of_others
+            && self.cgroup.has_unexplained_oom_kills()
             && !is_exiting(procfs, self.pid)
         {
-            self.cgroup.oom_kills_of_others += 1;
+            self.cgroup.oom_kills_of_execs += 1;
         }
     }
 }
 
-/// How often the kernel's OOM killer took a process of that cgroup: the kernel's own count (v2 memory.events, v1
-/// memory.oom_control), so nothing is missed or guessed.
-pub(super) fn oom_kills(cgroup: &Cgroup) -> u64 {
-    let Some(dir) = &cgroup.memory else { return 0 };
-    let open = |name| openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let Ok(file) = open("memory.events").or_else(|_| open("memory.oom_control")) else { return 0 };
-    let text = read_all(&file);
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+impl Cgroup {
+    /// There were more kills since the container's start than its execs account for.
+    fn has_unexplained_oom_kills(&self) -> bool {
+        OomKills::of(self).since(self.oom_kills_before) > self.oom_kills_of_execs
+    }
 }
 
 /// A process is on its way out; one that nobody can look at any more is, too.
