@@ -51,7 +51,7 @@ pub enum RdtError {
 /// # Errors
 /// `RdtError`: there are no classes on this host, or none of that name.
 pub fn tasks(class: &str) -> Result<OwnedFd, RdtError> {
-    if !statfs(ROOT).is_ok_and(|told| told.f_type as i64 == MAGIC) {
+    if !statfs(ROOT).is_ok_and(|told| told.f_type == MAGIC) {
         return Err(RdtError::NotMounted { class: class.to_owned() });
     }
     tasks_below(Path::new(ROOT), class)
