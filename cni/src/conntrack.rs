@@ -4,7 +4,7 @@
 //! keep coming; so entries go whenever a port begins or ceases to lead somewhere.
 
 use crate::netlink::NetlinkError;
-use crate::netlink::attributes::attribute;
+use crate::netlink::attributes::{attribute, written};
 use crate::netlink::reply::Body;
 use crate::netlink::transport::{Transport, refused};
 use crate::nftables::Family;
@@ -113,14 +113,6 @@ fn message(kind: u16, flags: u16, family: Family, body: &[u8]) -> Vec<u8> {
     out.extend([0; 8]);
     out.extend([family.number(), 0, 0, 0]);
     out.extend(body);
-    out
-}
-
-fn written(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut out = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
-    out.extend(kind.to_ne_bytes());
-    out.extend(value);
-    out.resize(out.len().next_multiple_of(4), 0);
     out
 }
 

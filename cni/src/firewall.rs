@@ -1,4 +1,4 @@
-//! Chains of our own in the tables of `iptables` and `ip6tables`.
+//! Chains of our own, and single rules, in the tables of `iptables` and `ip6tables`.
 //!
 //! For the handful of rules that stand as long as the host does: each assertion runs the command a few times (1 to 2 ms
 //! each), so nothing here belongs on a pod's path. A chain is one piece of text; when it reads back as written it is left
@@ -31,6 +31,15 @@ pub struct Chain {
     pub condition: String,
     /// The rules in order, each as `iptables -S` prints it after `-A <chain>`.
     pub rules: Vec<String>,
+}
+
+/// Where a rule goes that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before all others.
+    First,
+    /// Behind all others.
+    Last,
 }
 
 /// The firewall cannot be set up.
@@ -137,10 +146,70 @@ impl Firewall {
         outcome.map_err(|error| command_error(self.family, format!("remove {}", chain.name), &*error))
     }
 
+    /// Makes a chain be there; what is in it stays.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn ensure_chain(&self, table: &str, name: &str) -> Result<(), FirewallError> {
+        if self.has_chain(table, name)? {
+            return Ok(());
+        }
+        match self.command.new_chain(table, name) {
+            // Another call was faster.
+            Err(_) if self.has_chain(table, name)? => Ok(()),
+            other => {
+                other.map_err(|error| command_error(self.family, format!("make chain {name} of {table}"), &*error))
+            }
+        }
+    }
+
+    /// Makes a rule be in a chain, as `iptables -S` would print it behind the chain's name: as its first rule when it is not
+    /// there, or as its last.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn ensure_rule(&self, table: &str, chain: &str, rule: &str, place: Place) -> Result<(), FirewallError> {
+        if self.command.exists(table, chain, rule).unwrap_or(false) {
+            return Ok(());
+        }
+        let outcome = match place {
+            Place::First => self.command.insert(table, chain, rule, 1),
+            Place::Last => self.command.append(table, chain, rule),
+        };
+        outcome.map_err(|error| command_error(self.family, format!("add a rule to {chain} of {table}"), &*error))
+    }
+
+    /// Takes a rule out of a chain.
+    ///
+    /// # Errors
+    /// When the command fails; also when the rule is not there.
+    pub fn delete_rule(&self, table: &str, chain: &str, rule: &str) -> Result<(), FirewallError> {
+        let outcome = self.command.delete(table, chain, rule);
+        outcome.map_err(|error| command_error(self.family, format!("delete a rule of {chain} of {table}"), &*error))
+    }
+
+    /// The rules of a chain, as `iptables -S` prints them behind the chain's name; none when there is no chain.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn rules(&self, table: &str, chain: &str) -> Result<Vec<String>, FirewallError> {
+        if !self.has_chain(table, chain)? {
+            return Ok(Vec::new());
+        }
+        let listing = self.command.list(table, chain);
+        let listing =
+            listing.map_err(|error| command_error(self.family, format!("list {chain} of {table}"), &*error))?;
+        let prefix = format!("-A {chain} ");
+        Ok(listing.iter().filter_map(|line| line.strip_prefix(&prefix)).map(|rule| rule.trim().to_owned()).collect())
+    }
+
     fn exists(&self, chain: &Chain) -> Result<bool, FirewallError> {
-        self.command
-            .chain_exists(chain.table, &chain.name)
-            .map_err(|error| command_error(self.family, format!("look for {}", chain.name), &*error))
+        self.has_chain(chain.table, &chain.name)
+    }
+
+    fn has_chain(&self, table: &str, name: &str) -> Result<bool, FirewallError> {
+        let found = self.command.chain_exists(table, name);
+        found.map_err(|error| command_error(self.family, format!("look for {name}"), &*error))
     }
 
     /// Whether the listing of a chain (`-N` line, then `-A` lines) is exactly the chain.

@@ -1,4 +1,4 @@
-//! Attributes of an answer, read from bytes. Pure: any bytes give attributes or none, never a panic.
+//! Attributes, read from bytes and written to them. Pure: any bytes give attributes or none, never a panic.
 
 /// The kinds, without the flags in their two highest bits, and the values.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -15,6 +15,15 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 /// The value of one kind.
 pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// An attribute as it is written: length, kind, value, padding to four bytes.
+pub(crate) fn written(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut out = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+    out.extend(kind.to_ne_bytes());
+    out.extend(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod mac;
 pub(crate) mod reply;
 mod route;
 mod socket;
+mod traffic;
 pub(crate) mod transport;
 
 pub use address::{Address, AddressMode, add_address, add_address_as, addresses_dump, remove_address};
@@ -23,6 +24,7 @@ pub use link::{
 pub use mac::{InvalidMac, MacAddr};
 pub use route::{Route, add_route};
 pub use socket::{Request, Socket};
+pub use traffic::{add_ingress, limit_rate, redirect_ingress};
 
 /// The index of `lo` in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;

@@ -4,8 +4,10 @@
 //! and so is the output, whoever calls. [`InProcess`] puts it behind a client, with programs for plugins that are not here.
 //! A call that fails takes back what it did; DEL succeeds whatever is gone already.
 
+mod bandwidth;
 mod bridge;
 mod delegate;
+mod firewall;
 mod host_local;
 mod link;
 mod loopback;
@@ -13,7 +15,9 @@ mod portmap;
 mod ptp;
 mod request;
 mod sandbox;
+mod stacked;
 mod static_addresses;
+mod tuning;
 mod veth;
 
 use serde_json::json;
@@ -23,7 +27,20 @@ use crate::types::{AddResult, CniError, Code, Command, Version, pretty};
 use request::{Living, Network, Target};
 
 /// The names of the plugins.
-pub const NAMES: [&str; 6] = ["bridge", "host-local", "loopback", "portmap", "ptp", "static"];
+pub const NAMES: [&str; 12] = [
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+    "vlan",
+];
 
 /// What a plugin does for each verb.
 trait Plugin: Sync {
@@ -45,12 +62,18 @@ trait Plugin: Sync {
 
 fn plugin(name: &str) -> Option<&'static dyn Plugin> {
     Some(match name {
+        "bandwidth" => &bandwidth::Bandwidth,
         "bridge" => &bridge::Bridge,
+        "firewall" => &firewall::Firewalling,
         "host-local" => &host_local::HostLocal,
+        "ipvlan" => &stacked::Stacked::IpVlan,
         "loopback" => &loopback::Loopback,
+        "macvlan" => &stacked::Stacked::MacVlan,
         "portmap" => &portmap::Portmap,
         "ptp" => &ptp::Ptp,
         "static" => &static_addresses::Static,
+        "tuning" => &tuning::Tuning,
+        "vlan" => &stacked::Stacked::Vlan,
         _ => return None,
     })
 }

@@ -6,7 +6,9 @@
 
 mod addresses;
 mod bridge;
+mod chained;
 mod loopback;
 mod portmap;
 mod ptp;
+mod stacked;
 mod support;
