@@ -207,9 +207,12 @@ impl Firewall {
         self.has_chain(chain.table, &chain.name)
     }
 
+    /// By `iptables -S`: the library's own question is `-L`, which asks name servers for the names of all addresses in the chain,
+    /// and waits for their answers.
     fn has_chain(&self, table: &str, name: &str) -> Result<bool, FirewallError> {
-        let found = self.command.chain_exists(table, name);
-        found.map_err(|error| command_error(self.family, format!("look for {name}"), &*error))
+        let found = self.command.list_chains(table);
+        let found = found.map_err(|error| command_error(self.family, format!("look for {name}"), &*error))?;
+        Ok(found.iter().any(|chain| chain == name))
     }
 
     /// Whether the listing of a chain (`-N` line, then `-A` lines) is exactly the chain.

@@ -1,4 +1,5 @@
-//! Arguments that a runtime gives to those plugins that say they take them (conventions of the CNI project).
+//! Arguments that a runtime gives to those plugins that say they take them (conventions of the CNI project). Go does not tell
+//! upper case from lower case in a field's name, and containerd writes the names as Go has them: both are read.
 
 use std::net::IpAddr;
 
@@ -60,14 +61,16 @@ impl Capabilities {
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// The node's port; 0: none.
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// The container's port.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in either case.
-    #[serde(default = "tcp")]
+    #[serde(alias = "Protocol", default = "tcp")]
     pub protocol: String,
     /// Of which address of the node; empty: of all.
-    #[serde(rename = "hostIP", default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "hostIP", alias = "HostIP", default, skip_serializing_if = "String::is_empty")]
     pub host_ip: String,
 }
 
@@ -80,12 +83,16 @@ fn tcp() -> String {
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {
     /// Of what reaches the container.
+    #[serde(alias = "IngressRate")]
     pub ingress_rate: u64,
     /// How much may come at once.
+    #[serde(alias = "IngressBurst")]
     pub ingress_burst: u64,
     /// Of what it sends.
+    #[serde(alias = "EgressRate")]
     pub egress_rate: u64,
     /// How much it may send at once.
+    #[serde(alias = "EgressBurst")]
     pub egress_burst: u64,
 }
 
@@ -94,15 +101,16 @@ pub struct Bandwidth {
 #[serde(rename_all = "camelCase")]
 pub struct IpRange {
     /// The subnet.
+    #[serde(alias = "Subnet")]
     pub subnet: IpNet,
     /// The first address; by default the first host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "RangeStart", default, skip_serializing_if = "Option::is_none")]
     pub range_start: Option<IpAddr>,
     /// The last address; by default the last host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "RangeEnd", default, skip_serializing_if = "Option::is_none")]
     pub range_end: Option<IpAddr>,
     /// By default the first host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "Gateway", default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
 }
 
@@ -111,11 +119,13 @@ pub struct IpRange {
 #[serde(default)]
 pub struct DnsCapability {
     /// Their addresses.
+    #[serde(alias = "Servers")]
     pub servers: Vec<String>,
     /// Where short names are looked for.
+    #[serde(alias = "Searches")]
     pub searches: Vec<String>,
     /// resolv.conf(5).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(alias = "Options", skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
 }
 
@@ -138,5 +148,19 @@ mod tests {
         assert_eq!(map["bandwidth"]["ingressRate"], 1);
         assert_eq!(serde_json::from_value::<Capabilities>(Value::Object(map)).unwrap(), capabilities);
         assert!(Capabilities::default().to_map().is_empty());
+    }
+
+    /// What containerd 1.6 and 1.7 pass on.
+    #[test]
+    fn the_names_that_containerd_writes_are_read() {
+        let text = r#"{
+            "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+            "bandwidth": {"IngressRate": 1, "IngressBurst": 2, "EgressRate": 3, "EgressBurst": 4},
+            "ipRanges": [[{"Subnet": "10.0.0.0/24", "RangeStart": "10.0.0.2", "RangeEnd": "10.0.0.9", "Gateway": "10.0.0.1"}]],
+            "dns": {"Servers": ["1.1.1.1"], "Searches": ["a"], "Options": ["b"]}}"#;
+        let read: Capabilities = serde_json::from_str(text).unwrap();
+        assert_eq!((read.port_mappings[0].host_port, read.port_mappings[0].container_port), (8080, 80));
+        assert_eq!(read.bandwidth.map(|it| it.egress_burst), Some(4));
+        assert!(read.ip_ranges[0][0].range_end.is_some() && read.dns.is_some_and(|dns| dns.options == ["b"]));
     }
 }

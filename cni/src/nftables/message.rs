@@ -15,6 +15,8 @@ const NLA_F_NESTED: u16 = 0x8000;
 const SET_MAP: u32 = 8;
 /// An attribute's length is 16 bits: so many elements of at most 350 bytes, with their comments, fit into one list.
 const ELEMENTS_PER_MESSAGE: usize = 180;
+/// A set's user data: type 0 (byte order of keys), four bytes long, 1 (the host's).
+const KEY_IN_HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 /// User data is at most 256 bytes (NFT_USERDATA_MAXLEN), with two bytes in front and one behind.
 const LONGEST_COMMENT: usize = 253;
 
@@ -189,6 +191,10 @@ impl Transaction {
                 body.number(7, value.1);
             }
             body.number(10, id);
+            if shape.key == LINK_NAME {
+                // nft reads a text backwards unless it is told that keys are in the host's order.
+                body.bytes(13, &KEY_IN_HOST_ORDER);
+            }
         });
     }
 

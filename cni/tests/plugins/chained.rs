@@ -32,6 +32,11 @@ fn forwarding_is_allowed_where_the_policy_forbids_it() {
         let outside = host.outside();
         outside.enter(|| ip("route add 10.9.0.0/24 via 192.0.2.1"));
         run("iptables", &["-P", "FORWARD", "DROP"]);
+        // Name servers may be out of reach, and iptables asks them for addresses when it is let.
+        ip("route add default via 192.0.2.2");
+        run("nft", &["add", "table", "inet", "names"]);
+        run("nft", &["add", "chain", "inet", "names", "output", "{ type filter hook output priority 0; }"]);
+        run("nft", &["add", "rule", "inet", "names", "output", "udp", "dport", "53", "counter"]);
         let (pod, config) = behind_bridge(&host, "c1", "br0", json!({"type": "firewall"}));
         let server = outside.enter(|| serve("192.0.2.2".parse().unwrap()));
         let reaches =
@@ -64,6 +69,8 @@ fn forwarding_is_allowed_where_the_policy_forbids_it() {
         host.gc(&config, &[&other]);
         let rules = forward_rules();
         assert!(rules.len() == 2 && rules.iter().all(|rule| rule.contains("\"net c2 eth0\"")), "{rules:?}");
+        let questions = run("nft", &["list", "table", "inet", "names"]);
+        assert!(questions.contains("counter packets 0"), "{questions}");
         for refused in [json!({"backend": "firewalld"}), json!({"ingressPolicy": "isolated"})] {
             let outcome = host.run(By::Exec, Command::Add, Some(&pod), &with(&config, refused));
             assert_eq!(code(outcome), Some(Code::UNSUPPORTED_FIELD));

@@ -78,6 +78,10 @@ fn for_kind(kind: &'static str, name: &str, call: bool) {
         let (other, _) = connected(&host, "c2", kind, json!([]));
         serve_in(&pod, &config);
         host.add(By::Exec, &pod, &config);
+        if kind == "bridge" {
+            let links = run("nft", &["list", "set", "ip", "berth_cni_hostports", "links"]);
+            assert!(links.contains("\"br0\""), "an operator can read it: {links}");
+        }
 
         for (ip, outsider) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
             let port = at(ip, 8080);
