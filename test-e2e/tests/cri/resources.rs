@@ -223,10 +223,7 @@ async fn stats_tell_what_is_used() {
 #[tokio::test]
 async fn the_cgroup_parent_is_used() {
     let e2e = Fixture::shared().await;
-    let parent = match with_systemd() {
-        true => e2e.machine.cgroup_parent(Some("burstable")),
-        false => format!("/berth-e2e-parent-{}/burstable/pod1", std::process::id()),
-    };
+    let parent = e2e.machine.cgroup_parent(Some("burstable"));
     let pod = e2e
         .pod_with("cgroup-parent", |config| config.linux.get_or_insert_default().cgroup_parent = parent.clone())
         .await;
