@@ -33,12 +33,11 @@ impl Monitor {
                 self.connection.answer(to, Body::Failure(internal(failure)), Vec::new());
             }
             (Some(Ok(())), None) => self.answer_if_created(at),
-            (Some(Err(failure)), None) => match &self.containers[at].phase {
-                Phase::Creating { .. } => self.fail(serial, failure),
-                // Whoever asked for another file has been told that the container exited.
-                _ => {}
-            },
-            (None, _) => {}
+            // After its creation, whoever asked for another file has been told that the container exited.
+            (Some(Err(failure)), None) if matches!(self.containers[at].phase, Phase::Creating { .. }) => {
+                self.fail(serial, failure);
+            }
+            (Some(Err(_)), None) | (None, _) => {}
         }
         self.write_log(serial);
         self.publish_if_dry(serial);
