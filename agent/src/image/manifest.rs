@@ -92,7 +92,7 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'d
 /// Reads a manifest or an index. `what` names it in errors; `content_type` is the registry's word, if there is one.
 pub(crate) fn parse(what: &str, bytes: &[u8], content_type: Option<&str>) -> Result<Document, ImageError> {
     let invalid = |reason: String| ImageError::InvalidContent { what: what.to_owned(), reason };
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|e| invalid(format!("manifest: {e}")))?;
+    let raw: Raw = serde_json::from_slice(bytes).map_err(|e| invalid(format!("manifest: {}", told(&e))))?;
     let told = content_type.and_then(|t| t.split(';').next()).map_or("", str::trim);
     let media_type = if raw.media_type.is_empty() { told } else { raw.media_type.as_str() };
     if raw.fs_layers.is_some()
@@ -136,6 +136,14 @@ pub(crate) fn parse(what: &str, bytes: &[u8], content_type: Option<&str>) -> Res
         }
         (Some(_), _, _) => Err(invalid("manifest: it has the fields of a manifest and of an index".to_owned())),
         _ => Err(invalid("manifest: it has no config and layers, and no manifests".to_owned())),
+    }
+}
+
+/// What is wrong with a text, without all of it: an error quotes what it did not expect, and that may be megabytes.
+fn told(error: &serde_json::Error) -> String {
+    match error.to_string() {
+        short if short.len() <= 256 => short,
+        long => format!("{} at line {} column {}", shorten(&long), error.line(), error.column()),
     }
 }
 
@@ -224,7 +232,7 @@ pub(crate) fn parse_config(
 ) -> Result<(ImageConfiguration, Vec<Digest>), ImageError> {
     let invalid = |reason: String| ImageError::InvalidContent { what: what.to_owned(), reason };
     let config: ImageConfiguration =
-        serde_json::from_slice(bytes).map_err(|e| invalid(format!("configuration: {e}")))?;
+        serde_json::from_slice(bytes).map_err(|e| invalid(format!("configuration: {}", told(&e))))?;
     let os = config.os().to_string();
     if !os.is_empty() && os != "linux" {
         return Err(ImageError::Unsupported {
@@ -270,6 +278,24 @@ mod tests {
     fn refused(value: &Value, word: &str) {
         let text = read(value, None).expect_err(word).to_string();
         assert!(text.contains(word), "{text}");
+    }
+
+    /// An error ends in an event, and in a header of gRPC.
+    #[test]
+    fn what_is_refused_is_told_in_few_words() {
+        let long = "x".repeat(100_000);
+        for text in
+            [format!(r#"{{"schemaVersion":"{long}"}}"#), format!(r#"{{"schemaVersion":2,"mediaType":"{long}"}}"#)]
+        {
+            let error = parse("image", text.as_bytes(), None).unwrap_err().to_string();
+            assert!(error.len() < 1000, "{} bytes", error.len());
+        }
+        let error =
+            parse_config("image", format!(r#"{{"architecture":"amd64","os":7,"rootfs":"{long}"}}"#).as_bytes(), 0);
+        assert!(error.unwrap_err().to_string().len() < 1000);
+        let error =
+            parse("image", format!(r#"{{"schemaVersion":"{long}"}}"#).as_bytes(), None).unwrap_err().to_string();
+        assert!(error.contains(" at line 1 column 1000"), "where it is stays: {error}");
     }
 
     #[test]

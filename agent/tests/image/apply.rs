@@ -144,6 +144,37 @@ async fn the_last_entry_of_a_name_wins() {
     assert!(meta(dir.join("becomes")).is_dir() && meta(dir.join("deep")).is_symlink());
 }
 
+/// The way to an entry is looked for anew when an entry has changed it.
+#[tokio::test]
+async fn a_link_that_became_a_folder_leads_nowhere_else() {
+    let fixture = Fixture::new();
+    let dir = unpacked_one(&fixture, |l| {
+        l.entry(Directory, "usr/x/", "", b"", |_| ());
+        l.entry(Symlink, "way", "usr", b"", |_| ());
+        l.entry(Regular, "way/x/one", "", b"1", |_| ());
+        l.entry(Directory, "way/", "", b"", |_| ());
+        l.entry(Regular, "way/x/two", "", b"2", |_| ());
+    })
+    .await;
+    assert_eq!(crate::names(&dir.join("usr/x")), ["one"]);
+    assert_eq!(crate::names(&dir.join("way/x")), ["two"]);
+}
+
+/// What such an entry has is set on what it made, not on what its name leads to afterwards.
+#[tokio::test]
+async fn an_entry_may_replace_the_link_that_it_leads_through() {
+    let fixture = Fixture::new();
+    let dir = unpacked_one(&fixture, |l| {
+        l.folder("a/").raw(Symlink, "a/way", "/a", b"");
+        l.entry(Directory, "a/way/way/", "", b"", |h| h.set_mode(0o700));
+        l.folder("b/").folder("c/").file("c/way", b"c").raw(Symlink, "b/way", "/b", b"");
+        l.entry(Symlink, "b/way/way", "/c", b"", |h| h.set_uid(5));
+    })
+    .await;
+    assert_eq!(meta(dir.join("a/way")).mode(), 0o40700);
+    assert_eq!((meta(dir.join("b/way")).uid(), meta(dir.join("c/way")).uid()), (5, 0));
+}
+
 #[tokio::test]
 async fn sparse_files_of_gnu_tar_keep_their_holes() {
     let fixture = Fixture::new();

@@ -193,7 +193,7 @@ async fn entries_that_climb_out() {
             layer(|l| {
                 l.raw(Link, "stolen", &format!("{up}/secret"), b"");
             }),
-            "climbs out",
+            "climbs with",
         ),
         (
             "absolute hard link",

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::archive::{Archive, ArchiveError, Entry, Kind};
 use super::attributes::{owner, set_xattrs, times, timespec, write_plain, write_sparse};
-use super::tree::{EntryPath, Named, Tree, TreeError, is_whiteout, remove_all, set_opaque};
+use super::tree::{EntryPath, LONGEST_PATH, Named, Tree, TreeError, is_whiteout, remove_all, set_opaque};
 use super::unpack::{Limits, Unpacked};
 use crate::image::error::{ImageError, shorten};
 use crate::image::image::Usage;
@@ -32,6 +32,7 @@ pub(super) fn apply<R: BufRead>(
     let tree = Tree::open(root).map_err(|e| ImageError::io("open", root, e))?;
     let mut applier = Applier {
         tree,
+        replaced: false,
         folder_times: BTreeMap::new(),
         usage: Usage { bytes: 0, inodes: 1 },
         entries: 0,
@@ -90,6 +91,8 @@ impl From<ArchiveError> for Failure {
 
 struct Applier {
     tree: Tree,
+    /// Something gave way to the entry, and the cached folder may have been it, or been reached through it.
+    replaced: bool,
     /// Set at the end: making entries in a folder changes its time.
     folder_times: BTreeMap<Vec<u8>, Timespec>,
     usage: Usage,
@@ -102,6 +105,10 @@ impl Applier {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(Failure::TooLarge("number of entries", self.entries, self.limits.entries));
+        }
+        // Only now: until its entry is done, the cached folder is the right one whatever became of the way to it.
+        if std::mem::take(&mut self.replaced) {
+            self.tree.forget();
         }
         let path = EntryPath::parse(&entry.path)?;
         if path.is_root() {
@@ -145,6 +152,7 @@ impl Applier {
                         break;
                     }
                     opaque = is_whiteout(&stat);
+                    self.replaced = true;
                     remove_all(parent, name)?;
                 }
                 Err(e) => return Err(e).named("make folder"),
@@ -230,11 +238,12 @@ impl Applier {
     }
 
     fn hard_link(&mut self, path: &EntryPath, entry: &Entry) -> Result<(), TreeError> {
-        let target = EntryPath::parse(&entry.link).map_err(|_| {
-            TreeError::Refused(format!(
-                "its hard link to {:?} climbs out of the layer",
-                String::from_utf8_lossy(&entry.link)
-            ))
+        let target = EntryPath::parse(&entry.link).map_err(|error| match error {
+            TreeError::Refused(reason) => {
+                let link = String::from_utf8_lossy(&entry.link);
+                TreeError::Refused(format!("the target of its hard link, {:?}: {reason}", shorten(&link)))
+            }
+            failed => failed,
         })?;
         if target == *path || target.is_root() {
             return TreeError::refused("the target of its hard link is itself or the root");
@@ -247,6 +256,10 @@ impl Applier {
             .create(path, |parent, name| sys::linkat(&from, target.name.as_slice(), parent, name, AtFlags::empty()));
         match made {
             Err(TreeError::Io(_, e)) if e.kind() == std::io::ErrorKind::NotFound => missing_target(entry),
+            // linkat(2): the target is a folder.
+            Err(TreeError::Io(_, e)) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                TreeError::refused("the target of its hard link is a folder")
+            }
             other => other,
         }
     }
@@ -256,6 +269,9 @@ impl Applier {
         let (uid, gid) = owner(entry)?;
         if entry.kind == Kind::Symlink && (entry.link.is_empty() || entry.link.contains(&0)) {
             return TreeError::refused("its symlink has no target");
+        }
+        if entry.link.len() > LONGEST_PATH {
+            return TreeError::refused("its link is longer than 4095 bytes");
         }
         let file_type = match entry.kind {
             Kind::CharDevice => FileType::CharacterDevice,
@@ -298,10 +314,8 @@ impl Applier {
             other => return other.named("create"),
         }
         remove_all(parent, &path.name)?;
-        let made = make(parent, &path.name).named("create");
-        // It may have been the folder that is cached, or one above it.
-        self.tree.forget();
-        made
+        self.replaced = true;
+        make(parent, &path.name).named("create")
     }
 
     /// Folder times, the deepest first.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::apply::Failure;
 use super::archive::{Archive, ArchiveError, Entry};
 use super::tree::{Named, TreeError};
+use crate::image::error::shorten;
 
 /// Of a tree's xattrs these are overlayfs's commands (redirects!), never an image's.
 const OVERLAY_XATTR: &[u8] = b"trusted.overlay.";
@@ -58,6 +59,11 @@ pub(super) fn set_xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> Result<(),
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             // `user.` exists on files and folders only (xattr(7)).
             Err(Errno::PERM) if name.starts_with(b"user.") => {}
+            // security.capability and the ACLs have a form; a name has at most 255 bytes, a value 64 KiB (xattr(7)).
+            Err(e @ (Errno::INVAL | Errno::RANGE | Errno::TOOBIG)) => {
+                let name = shorten(&String::from_utf8_lossy(name));
+                return TreeError::refused(format!("its extended attribute {name:?} cannot be: {e}"));
+            }
             Err(e) => return Err(e).named("set xattr of"),
         }
     }

@@ -6,6 +6,8 @@ use super::archive::ArchiveError;
 pub(super) const LARGEST_EXTENSION: u64 = 1 << 20;
 /// Data areas of one sparse file.
 const MOST_AREAS: usize = 65_536;
+/// Extended attributes of one entry. What Linux can list of a file are 64 KiB of names (xattr(7)).
+const MOST_XATTRS: usize = 1000;
 
 /// What the extended headers before an entry say.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,6 +63,9 @@ fn record_into(key: &[u8], value: &[u8], extension: &mut Extension) -> Result<()
         _ => {
             if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                 extension.xattrs.retain(|(other, _)| other != name);
+                if extension.xattrs.len() >= MOST_XATTRS {
+                    return Err(ArchiveError::Framing("an entry has more than 1000 extended attributes"));
+                }
                 extension.xattrs.push((name.to_vec(), value.to_vec()));
             } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
                 sparse_record(name, value, extension).ok_or_else(bad)?;
@@ -158,6 +163,16 @@ mod tests {
         );
         let e = read(&[("SCHILY.xattr.user.x", "1"), ("SCHILY.xattr.user.x", "2=\0")]).unwrap();
         assert_eq!(e.xattrs, [(b"user.x".to_vec(), b"2=\0".to_vec())]);
+    }
+
+    /// Each is compared with those before it: a megabyte of them would be a second of work.
+    #[test]
+    fn extended_attributes_are_not_without_number() {
+        let names: Vec<String> = (0..=MOST_XATTRS).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
+        let records: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+        assert_eq!(read(&records[..MOST_XATTRS]).unwrap().xattrs.len(), MOST_XATTRS);
+        assert!(read(&records).is_err());
+        assert!(read(&[&records[..MOST_XATTRS], &records[..1]].concat()).is_ok(), "one that is there is replaced");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 
 use super::walk::{DEEPEST, Implied, components, walk};
 
+pub(super) const LONGEST_PATH: usize = 4095;
+const LONGEST_NAME: usize = 255;
 /// Marks a folder that hides the ones below it (kernel, Documentation/filesystems/overlayfs.rst).
 const OPAQUE: &str = "trusted.overlay.opaque";
 
@@ -54,6 +56,10 @@ impl EntryPath {
     pub(super) fn parse(text: &[u8]) -> Result<Self, TreeError> {
         if text.contains(&0) {
             return TreeError::refused("its name contains a NUL");
+        }
+        // PATH_MAX and NAME_MAX; of a longer one no file can be made, and no error should quote it.
+        if text.len() > LONGEST_PATH || text.split(|b| *b == b'/').any(|name| name.len() > LONGEST_NAME) {
+            return TreeError::refused("it is longer than 4095 bytes, or a name in it longer than 255");
         }
         if components(text).count() > DEEPEST {
             return TreeError::refused("it is nested deeper than 512 folders");

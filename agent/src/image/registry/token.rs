@@ -163,7 +163,8 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, TokenError> 
         body.extend_from_slice(&chunk);
     }
     if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|e| TokenError::Bad(format!("the token service's answer: {e}")));
+        return serde_json::from_slice(&body)
+            .map_err(|e| TokenError::Bad(format!("the token service's answer: {}", shorten(&e.to_string()))));
     }
     let detail = format!("the token service answers {status}: {}", shorten(String::from_utf8_lossy(&body).trim()));
     Err(if status.is_server_error() || status.as_u16() == 429 {

@@ -9,6 +9,8 @@ use super::dictionary::DICTIONARY;
 
 /// What a header block may grow to, in bytes: it is compressed, and a small one can hold much.
 const LIMIT: usize = 64 << 10;
+/// Headers of one block: no client sends ten, and each is compared with those before it.
+const MOST: u32 = 256;
 /// Growth by a step, in bytes.
 const STEP: usize = 4 << 10;
 
@@ -25,6 +27,9 @@ impl Headers {
 
     fn parse(mut block: &[u8]) -> Result<Self, CodecError> {
         let count = block.try_get_u32().map_err(|_| CodecError::Headers)?;
+        if count > MOST {
+            return Err(CodecError::Headers);
+        }
         let mut headers = Vec::new();
         for _ in 0..count {
             let (name, value) = (text(&mut block)?.to_ascii_lowercase(), text(&mut block)?);
@@ -113,8 +118,12 @@ impl Deflater {
     }
 
     pub(super) fn headers(&mut self, headers: &Headers) -> Vec<u8> {
-        let block = headers.to_block();
-        let (mut input, mut out) = (block.as_slice(), Vec::new());
+        self.deflate(&headers.to_block())
+    }
+
+    /// What the other side inflates to that block.
+    pub(super) fn deflate(&mut self, block: &[u8]) -> Vec<u8> {
+        let (mut input, mut out) = (block, Vec::new());
         loop {
             out.reserve(input.len() / 2 + STEP);
             let before = self.0.total_in();

@@ -159,6 +159,13 @@ fn limits_and_nonsense_are_errors() {
     assert_eq!(control(4, 12, &[0xff; 12]), Err(CodecError::Length(4)));
     assert_eq!(control(1, 10, &[1; 10]), Err(CodecError::Headers), "an empty block has not even a count");
     assert_eq!(control(1, 14, &[1; 14]), Err(CodecError::Compression));
+    let headers = |count: u32| {
+        let names = (0..count).map(|n| [&[0, 0, 0, 4][..], format!("{n:04}").as_bytes(), &[0; 4]].concat());
+        let block = [count.to_be_bytes().to_vec(), names.collect::<Vec<_>>().concat()].concat();
+        let body = [&[0, 0, 0, 1][..], &super::headers::Deflater::new().deflate(&block)].concat();
+        control(8, body.len() as u32, &body)
+    };
+    assert_eq!((headers(256), headers(257)), (Ok(1), Err(CodecError::Headers)), "more than any client has");
     assert_eq!(control(12, 3, b"abc"), Ok(0), "a kind that we do not know is passed over");
     assert_eq!(decode(&[0x80, 2, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1], 64), Err(CodecError::Version(2)));
     assert_eq!(decode(&[0; 8], 64), Err(CodecError::StreamZero(0)));
