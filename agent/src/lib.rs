@@ -13,6 +13,9 @@ pub mod config;
 pub mod cri;
 /// Abort points for crash tests; nothing at all in an ordinary build.
 pub mod fault;
+/// Doors for `agent/fuzz`: a parser's input, and what has to hold for any; nothing at all in an ordinary build.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 /// Images: references, registry client, pull pipeline, layer store.
 pub mod image;
 /// Containers: OCI spec, init plan, the code that carries it out, cgroups, seccomp.

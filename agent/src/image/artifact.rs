@@ -35,7 +35,7 @@ pub(super) fn layer_id(manifest: &Digest) -> Digest {
 }
 
 /// Where each blob goes, below the artifact's folder: its title, or the digits of its digest when it has none.
-fn paths(what: &str, manifest: &Manifest) -> Result<Vec<PathBuf>, ImageError> {
+pub(super) fn paths(what: &str, manifest: &Manifest) -> Result<Vec<PathBuf>, ImageError> {
     let mut files = BTreeSet::new();
     let mut paths = Vec::new();
     for (n, blob) in manifest.layers.iter().enumerate() {

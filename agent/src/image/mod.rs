@@ -13,6 +13,9 @@ mod download;
 mod error;
 /// Images on their way out.
 mod export;
+/// What has to hold for any input.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 /// An image as the agent sees it.
 #[allow(clippy::module_inception)]
 mod image;
@@ -46,6 +49,8 @@ pub use config::ImageConfig;
 pub(crate) use error::chain;
 pub use error::{ErrorKind, ImageError};
 pub use image::{FsUsage, Image};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use layer::fuzz as fuzz_layer;
 pub use progress::{LayerSize, Progress, ProgressSender};
 pub use pull::PullRequest;
 pub use reference::Reference;

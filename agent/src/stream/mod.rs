@@ -33,6 +33,10 @@ mod websocket;
 
 pub use server::{StreamError, StreamServer};
 pub use session::{ConnectPort, ProcessIo, ProcessStreams, Session, StartProcess, TerminalSize};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use spdy::fuzz as fuzz_spdy;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use websocket::fuzz_messages as fuzz_websocket;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,9 @@ mod archive;
 mod attributes;
 /// Blocks of bytes between threads, hashed as they pass.
 mod blocks;
+/// What has to hold for any input.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 /// The header block of an entry.
 mod header;
 /// A folder to an archive.

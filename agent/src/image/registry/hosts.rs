@@ -117,7 +117,7 @@ pub(crate) fn endpoints(dirs: &[PathBuf], registry: &str) -> Result<Vec<Endpoint
 }
 
 /// `host_port_` exists because some file systems have no colons.
-fn candidates(root: &Path, registry: &str) -> Vec<PathBuf> {
+pub(super) fn candidates(root: &Path, registry: &str) -> Vec<PathBuf> {
     let with_port = registry.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     let escaped = with_port.map(|(host, port)| format!("{host}_{port}_"));
     escaped.iter().map(String::as_str).chain([registry, "_default"]).map(|name| root.join(name)).collect()
@@ -142,7 +142,7 @@ fn docker_certificates(dir: &Path) -> Result<TlsFiles, ImageError> {
 }
 
 /// The registry itself: https, but http on this machine, as every runtime has it.
-fn upstream(registry: &str) -> Result<Endpoint, ImageError> {
+pub(super) fn upstream(registry: &str) -> Result<Endpoint, ImageError> {
     let scheme = if is_local(registry) { "http" } else { "https" };
     let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let base = Url::parse(&format!("{scheme}://{host}/v2"));
@@ -170,7 +170,7 @@ fn is_local(registry: &str) -> bool {
 }
 
 /// Reads `hosts.toml`: its hosts in the file's order, then its server, or the registry itself.
-fn parse(text: &str, dir: &Path, registry: &str) -> Result<Vec<Endpoint>, String> {
+pub(super) fn parse(text: &str, dir: &Path, registry: &str) -> Result<Vec<Endpoint>, String> {
     let file: HostsFile = toml::from_str(text).map_err(|e| e.to_string())?;
     let mut hosts: Vec<_> = file.host.into_iter().collect();
     hosts.sort_by_key(|(address, _)| address.span().start);

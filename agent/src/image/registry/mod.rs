@@ -6,6 +6,9 @@ mod challenge;
 mod connection;
 /// Credentials and docker's configuration file.
 mod credentials;
+/// What has to hold for any input.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 /// Mirrors and TLS settings.
 mod hosts;
 /// Uploads.

@@ -9,6 +9,15 @@ mod cache;
 mod compile;
 /// The profile of containers that ask for RuntimeDefault.
 mod default;
+/// What has to hold for any input.
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
+/// Programs, run as the kernel runs them.
+#[cfg(any(test, feature = "fuzzing"))]
+mod interpreter;
+/// What a profile means, rule by rule.
+#[cfg(any(test, feature = "fuzzing"))]
+mod meaning;
 /// The JSON format, with its conditions.
 mod profile;
 /// System call numbers by name and machine.
@@ -17,10 +26,10 @@ mod table;
 pub use cache::FilterCache;
 pub use compile::{CompileError, Filter, compile};
 pub use default::default_profile;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::profile as fuzz_profile;
 pub use profile::{ProfileContext, ProfileError, load_profile};
 pub use table::Machine;
 
-#[cfg(test)]
-mod interpreter;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::compile::compile_for;
 use super::interpreter::{Call, Interpreter};
+use super::meaning::naive;
 use super::table::{Abi, X32_BIT};
 use super::*;
 use crate::libcontainer::spec::capability;
@@ -179,57 +180,6 @@ fn rule(names: Vec<&str>, action: LinuxSeccompAction, args: Vec<LinuxSeccompArg>
         Some(args)
     });
     rule
-}
-
-/// The meaning of a profile, rule by rule.
-fn naive(profile: &LinuxSeccomp, machine: Machine, call: &Call, names: &HashMap<Abi, HashMap<&str, u32>>) -> u32 {
-    let native = Abi::of(machine.arch(), machine).unwrap();
-    let listed = profile.architectures().iter().flatten().filter_map(|&arch| Abi::of(arch, machine));
-    let abis: Vec<Abi> = std::iter::once(native).chain(listed).collect();
-    let x32 = machine == Machine::X86_64 && call.nr >= X32_BIT && call.arch == native.audit_arch();
-    let fits = |abi: &&Abi| abi.audit_arch() == call.arch && (machine != Machine::X86_64 || (**abi == Abi::X32) == x32);
-    let default = profile.default_action().as_u32(profile.default_errno_ret());
-    let known = abis.iter().any(|abi| abi.audit_arch() == call.arch);
-    let Some(abi) = abis.iter().find(fits) else {
-        return if known && call.nr == u32::MAX { default } else { KILL };
-    };
-    let numbers = &names[abi];
-    let rules = profile.syscalls().as_deref().unwrap_or_default();
-    let named = rules.iter().flat_map(|rule| rule.names()).filter_map(|name| numbers.get(name.as_str()).copied());
-    let matching =
-        rules.iter().filter(|rule| rule.names().iter().any(|name| numbers.get(name.as_str()) == Some(&call.nr)));
-    let narrow = matches!(abi, Abi::I386 | Abi::Arm);
-    let verdict = matching.filter(|rule| holds(rule.args().as_deref().unwrap_or_default(), call, narrow));
-    let strictest =
-        verdict.map(|rule| rule.action().as_u32(rule.errno_ret())).min_by_key(|action| (action & 0xffff_0000) as i32);
-    let private = |nr: u32| *abi == Abi::Arm && nr >= 0xf0000;
-    let newest = named.filter(|&nr| !private(nr)).max();
-    let is_new = newest.is_some_and(|newest| call.nr > newest) && !private(call.nr);
-    let permissive = matches!(default, 0x7ffc_0000 | ALLOW);
-    match strictest {
-        Some(action) => action,
-        None if is_new && !permissive => ERRNO | ENOSYS,
-        None => default,
-    }
-}
-
-fn holds(args: &[LinuxSeccompArg], call: &Call, narrow: bool) -> bool {
-    use LinuxSeccompOperator as Op;
-    let cut = |value: u64| if narrow { value & 0xffff_ffff } else { value };
-    let one = |arg: &LinuxSeccompArg| {
-        let (actual, value) = (cut(call.args[arg.index()]), cut(arg.value()));
-        match arg.op() {
-            Op::ScmpCmpEq => actual == value,
-            Op::ScmpCmpNe => actual != value,
-            Op::ScmpCmpLt => actual < value,
-            Op::ScmpCmpLe => actual <= value,
-            Op::ScmpCmpGt => actual > value,
-            Op::ScmpCmpGe => actual >= value,
-            Op::ScmpCmpMaskedEq => actual & value == cut(arg.value_two().unwrap()),
-        }
-    };
-    let repeated = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
-    if repeated { args.iter().any(one) } else { args.iter().all(one) }
 }
 
 const NAMES: [&str; 14] = [

@@ -41,6 +41,8 @@ pub use host::{CgroupMounts, Hierarchy, HostDevice, HostDevices, HostFacts};
 pub use mount::{CREATE_SOURCE, IMAGE_VOLUME, POD_SHM, RELABEL};
 pub use namespace::{PidMode, asks_for_ids, network_is_host, pid_mode, user_namespace};
 pub use process::{RAW_ENV_ANNOTATION, raw_environment};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use user::fuzz::user as fuzz_user;
 pub use user::{ResolvedUser, UserError};
 
 /// A namespace path in the `Spec` that means the pod's own (the monitor's); an external runtime gets a real path instead.

@@ -3,6 +3,10 @@
 
 use cri_api::v1::{LinuxContainerSecurityContext, SupplementalGroupsPolicy};
 
+/// What has to hold for any input.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
+
 /// The largest id that is taken: what is above wraps to something else in programs that hold ids as i32, and to root in
 /// those that truncate (CVE-2024-40635).
 const MAX_ID: u32 = i32::MAX as u32;

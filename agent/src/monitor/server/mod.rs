@@ -53,4 +53,6 @@ mod template;
 /// The namespaces of a pod in a user namespace.
 mod user_namespace;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use log::fuzz_lines as fuzz_log_lines;
 pub use spawner::main;

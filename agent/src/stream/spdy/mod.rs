@@ -13,6 +13,8 @@ mod stream;
 /// Flow control.
 mod windows;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use codec::fuzz::frames as fuzz;
 pub(super) use port_forward::port_forward;
 pub(super) use remote_command::remote_command;
 

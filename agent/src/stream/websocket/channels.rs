@@ -54,6 +54,12 @@ impl Channels {
         Self { format, channel: None, carry: Vec::new() }
     }
 
+    /// Bytes that wait for the next piece.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn kept(&self) -> usize {
+        self.carry.len()
+    }
+
     /// Takes a piece of a message.
     ///
     /// # Errors

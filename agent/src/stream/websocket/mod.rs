@@ -6,6 +6,9 @@ mod channels;
 mod codec;
 /// A connection: messages to channels.
 mod connection;
+/// What has to hold for any input.
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 /// Port-forward: two channels a port.
 mod port_forward;
 /// Exec and attach: channels by their number.
@@ -14,6 +17,8 @@ mod remote_command;
 mod tunnel;
 
 pub(super) use channels::Format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::messages as fuzz_messages;
 pub(super) use port_forward::port_forward;
 pub(super) use remote_command::remote_command;
 pub(super) use tunnel::tunnel;

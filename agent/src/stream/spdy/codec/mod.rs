@@ -5,6 +5,9 @@
 mod dictionary;
 /// Frames to bytes.
 mod encode;
+/// What has to hold for any input.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 /// Header blocks and their compression.
 mod headers;
 

@@ -4,7 +4,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// What a control frame may hold (section 5.5), in bytes.
-const CONTROL_LIMIT: usize = 125;
+pub(super) const CONTROL_LIMIT: usize = 125;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
