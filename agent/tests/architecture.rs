@@ -294,6 +294,30 @@ fn crates_depend_down() {
     }
 }
 
+/// docs/conformance.md maps what kubelet relies on to tests: a test that was renamed or taken away is missed there.
+#[test]
+fn every_test_of_the_conformance_page_is_there() {
+    let mut files = Vec::new();
+    for dir in ["agent", "test-e2e"] {
+        rust_files(&root().join(dir), &mut files);
+    }
+    let sources: String = files.iter().map(|path| fs::read_to_string(path).expect("a source file")).collect();
+    let page = fs::read_to_string(root().join("docs/conformance.md")).expect("the page");
+    let rules = page.lines().filter_map(|line| line.strip_prefix("| ")).filter(|row| row.starts_with(char::is_numeric));
+    let mut named = 0;
+    for row in rules {
+        let tests = row.rsplit(" | ").next().unwrap_or_default();
+        for name in tests.split('`').skip(1).step_by(2).filter_map(|path| path.rsplit("::").next()) {
+            named += 1;
+            assert!(
+                name.is_empty() || sources.contains(&format!("fn {name}(")) || sources.contains(&format!("mod {name}")),
+                "{name}: {row}"
+            );
+        }
+    }
+    assert!(named > 90, "{named} tests are named");
+}
+
 /// The proof that the tests above can fail.
 mod proof {
     use super::*;
