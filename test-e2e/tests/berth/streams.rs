@@ -2,7 +2,7 @@
 
 use cri_api::v1;
 use nix::sys::signal::Signal;
-use test_e2e::fixture::{Fixture, eventually};
+use test_e2e::fixture::{Container, Fixture, eventually};
 use test_e2e::leaks::Census;
 use test_e2e::process;
 use test_e2e::stream::{Client, STDIN, STDOUT};
@@ -93,6 +93,7 @@ async fn clients_that_go_away_leave_nothing() {
     };
     // What is made once, on first use, is no leak.
     drop(use_all().await);
+    commands_end(&container).await;
     let before = eventually("the machine settles", async || {
         let first = Census::take(&e2e.machine.host, &e2e.agent());
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -103,10 +104,14 @@ async fn clients_that_go_away_leave_nothing() {
     for _ in 0..5 {
         drop(use_all().await);
     }
-    eventually("the commands die", async || (!container.sh("ps").await.contains("sleep 300")).then_some(())).await;
-    // The monitor takes away the cgroup of a command that was still dying when the next one ends.
-    container.sh("true").await;
+    commands_end(&container).await;
     nothing_more_than(&e2e, &before).await;
+}
+
+async fn commands_end(container: &Container<'_>) {
+    eventually("the commands die", async || (!container.sh("ps").await.contains("sleep 300")).then_some(())).await;
+    // When the next one ends, the monitor takes away the cgroup of a command that was still dying, and keeps the empty one.
+    container.sh("true").await;
 }
 
 #[tokio::test]
