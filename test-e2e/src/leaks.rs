@@ -97,10 +97,20 @@ fn cgroups(parent: &str) -> BTreeSet<String> {
     found
 }
 
+/// A folder that is one of many by its number (exec-7) is told by its name and ordinal: which of them there are does not matter.
 fn folders(folder: &Path, found: &mut BTreeSet<String>) {
+    let mut numbered: BTreeMap<String, usize> = BTreeMap::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.insert(entry.path().display().to_string());
+            let mut path = entry.path().display().to_string();
+            if let Some((name, number)) = path.rsplit_once('-')
+                && number.parse::<u32>().is_ok()
+            {
+                let count = numbered.entry(name.to_owned()).or_default();
+                *count += 1;
+                path = format!("{name} #{count}");
+            }
+            found.insert(path);
             folders(&entry.path(), found);
         }
     }
