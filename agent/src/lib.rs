@@ -26,6 +26,8 @@ pub mod model;
 pub mod monitor;
 /// The pod network: addresses, bridge and veth, DNS files.
 pub mod network;
+/// Containers of OCI bundles, without an agent.
+pub mod oci;
 /// The verbs: one file a verb, each the story of a request with its undo.
 pub mod ops;
 /// The agent's memory of pods and containers: snapshot reads, one writer, files.

@@ -50,12 +50,28 @@ const RULES: &[Rule] = &[
             "model",
             "monitor::client",
             "network",
+            "oci",
             "ops",
             "state",
             "stream",
             "telemetry",
         ],
         &[],
+    ),
+    // Each verb is a process of one thread that forks: no executor, and no agent, whose state is another.
+    rule(
+        "oci",
+        &[
+            "libcontainer::cgroup",
+            "libcontainer::host",
+            "libcontainer::plan",
+            "libcontainer::run",
+            "libcontainer::seccomp",
+            "libcontainer::spec",
+            "model",
+            "sys",
+        ],
+        NO_RUNTIME,
     ),
     rule("admin", &["image", "model", "ops"], &[]),
     // Shows what lies below, and changes it through ops alone.

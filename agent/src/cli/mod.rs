@@ -13,6 +13,8 @@ mod doctor;
 mod flags;
 /// `berth image`.
 mod image;
+/// `berth oci`.
+mod oci;
 /// `berth serve`.
 mod serve;
 
@@ -43,6 +45,8 @@ enum Command {
     Config(config::Action),
     /// Pull, import, list and remove images
     Image(image::ImageArguments),
+    /// Run OCI bundles without an agent, as runc and crun do
+    Oci(oci::OciArguments),
     /// Tell the tests about this build
     #[command(subcommand, hide = true)]
     Debug(debug::Action),
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(flags) => doctor::run(flags),
         Command::Config(action) => config::run(action).map_err(Failure::from),
         Command::Image(arguments) => image::run(arguments).map_err(Failure::from),
+        Command::Oci(arguments) => return oci::run(arguments),
         Command::Debug(action) => {
             debug::run(action);
             Ok(())

@@ -239,7 +239,7 @@ impl Engine {
 fn of_source(source: &FdSource) -> impl FnOnce(Error) -> Error + use<> {
     let volume = match source {
         FdSource::Image(image) => Some(image.volume.clone()),
-        FdSource::Overlay(_) | FdSource::Bind(_) => None,
+        FdSource::Overlay(_) | FdSource::Bind(_) | FdSource::FileSystem(_) => None,
     };
     |error| match volume {
         Some(container_path) => Error::ImageVolume { container_path, source: Box::new(error) },

@@ -16,10 +16,14 @@ pub mod fd_passing;
 pub mod heap;
 /// Paths that cannot lead out of a root.
 pub mod in_root;
+/// Descriptors that this process was started with.
+pub mod inherited;
 /// Sealed memory files.
 pub mod memfd;
 /// Mounts.
 pub mod mount;
+/// Scheduler, I/O priority, personality.
+pub mod scheduling;
 /// A read buffer whose pages are given back.
 pub mod scratch;
 /// Signal dispositions and masks.

@@ -10,6 +10,8 @@ pub const SHARED: u64 = libc::MS_SHARED;
 pub const SLAVE: u64 = libc::MS_SLAVE;
 /// MS_PRIVATE: nothing crosses.
 pub const PRIVATE: u64 = libc::MS_PRIVATE;
+/// MS_UNBINDABLE: private, and not to be cloned.
+pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
 
 /// A change of a mount's attributes: the kernel's `struct mount_attr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,7 +20,7 @@ pub struct SetAttr {
     pub set: u64,
     /// MOUNT_ATTR_* bits to clear, before setting.
     pub clear: u64,
-    /// `SHARED`, `SLAVE` or `PRIVATE`; 0 leaves the propagation as it is.
+    /// `SHARED`, `SLAVE`, `PRIVATE` or `UNBINDABLE`; 0 leaves the propagation as it is.
     pub propagation: u64,
 }
 

@@ -58,6 +58,20 @@ fn set_disposition(signal: libc::c_int, disposition: libc::sighandler_t) {
     }
 }
 
+/// Sends a signal by its number to those of `processes` that `still_there` goes on listing: by pidfd, since between reading
+/// and sending an id may come to mean another process.
+pub fn all_of(processes: &[i32], number: i32, still_there: impl Fn() -> Vec<i32>) {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let Some(signal) = Signal::from_named_raw(number).or_else(|| realtime(number)) else { return };
+    let open = |pid: &i32| Some((*pid, pidfd_open(Pid::from_raw(*pid)?, PidfdFlags::empty()).ok()?));
+    let opened: Vec<_> = processes.iter().filter_map(open).collect();
+    let there = still_there();
+    for (_, pidfd) in opened.iter().filter(|(pid, _)| there.contains(pid)) {
+        // One that has just ended minds no signal.
+        let _ = pidfd_send_signal(pidfd, signal);
+    }
+}
+
 /// A real-time signal by its number, as the kernel counts (SIGRTMIN is 32 there, 34 for programs using the C library).
 pub fn realtime(number: i32) -> Option<rustix::process::Signal> {
     // SAFETY: the C library keeps 32 and 33 to itself for its own threads; those of a container's program are not ours,

@@ -50,6 +50,15 @@ pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Whether somebody listens at `path`. Who does sees a connection that closes at once.
+pub fn is_listened_to(path: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let Ok(socket) = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None) else { return false };
+    let Ok((_dir, address)) = short_address(path) else { return false };
+    // A listener that is busy has no room for one more.
+    matches!(connect_to(&socket, &address), Ok(()) | Err(rustix::io::Errno::AGAIN))
+}
+
 /// Accepts a connection, if one waits, from a process of the superuser; others are closed.
 ///
 /// # Errors

@@ -141,7 +141,7 @@ async fn a_step_that_fails_is_named_and_leaves_nothing() {
     let pod = sandbox.pod().await;
     let mut container = pod.container("true");
     let good = container.plan.clone();
-    container.plan.steps.push(step(Action::EnterRoot(EnterRoot { fd: 0, propagation: 0 })));
+    container.plan.steps.push(step(Action::EnterRoot(EnterRoot::default())));
     let error = pod.create(&container).await.unwrap_err();
     assert_eq!(error.to_string(), "the plan enters a second root");
     container.plan = good.clone();

@@ -218,10 +218,11 @@ impl Pod<'_> {
                 source: fstype.to_owned(),
                 attributes: 0,
                 options: options.iter().map(|option| (*option).to_owned()).collect(),
+                propagation: 0,
             }))
         };
         let steps = vec![
-            step(Action::EnterRoot(EnterRoot { fd: 0, propagation: 0 })),
+            step(Action::EnterRoot(EnterRoot::default())),
             mount("proc", "/proc", &[]),
             mount("tmpfs", "/dev", &["mode=755"]),
             mount("devpts", "/dev/pts", &["newinstance", "ptmxmode=0666", "mode=0620"]),

@@ -9,6 +9,7 @@ mod fault_points;
 mod images;
 mod leaks;
 mod node_extras;
+mod oci;
 mod recovery;
 mod registries;
 mod resize;

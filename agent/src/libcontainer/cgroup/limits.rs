@@ -4,6 +4,8 @@
 mod block_io;
 /// Resources to file contents.
 mod plan;
+/// Limits that only bundles ask for.
+mod rare;
 /// File contents to what takes a write back.
 mod restore;
 

@@ -2,10 +2,7 @@
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 
-use super::{
-    Action, Attributes, Bind, FdSource, MakeDir, MakeNode, Missing, MountSource, MoveMount, PlanError, Propagation,
-    Steps, Symlink, text,
-};
+use super::{Action, Bind, FdSource, MakeDir, MakeNode, MountSource, MoveMount, PlanError, Steps, Symlink, text};
 
 const S_IFCHR: u32 = 0o020_000;
 const S_IFBLK: u32 = 0o060_000;
@@ -46,16 +43,7 @@ pub(super) fn add_defaults(steps: &mut Steps) {
 /// Nobody but the host's root may make device nodes: in a user namespace the host's own are shown.
 pub(super) fn add_default_mounts(steps: &mut Steps) {
     for (path, ..) in NODES {
-        let fd = steps.open(FdSource::Bind(Bind {
-            source: path.into(),
-            recursive: false,
-            attributes: Attributes::default(),
-            recursive_attributes: Attributes::default(),
-            propagation: Propagation::Private,
-            missing: Missing::Fail,
-            relabel: None,
-            idmapped: false,
-        }));
+        let fd = steps.open(FdSource::Bind(Bind { source: path.into(), ..Bind::default() }));
         steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target: path.to_owned() }));
     }
     add_links(steps);
@@ -67,11 +55,28 @@ fn add_links(steps: &mut Steps) {
     }
 }
 
+/// Requested devices where nobody may make nodes: the host's own at that path.
+pub(super) fn add_requested_mounts(steps: &mut Steps, devices: &[LinuxDevice]) -> Result<(), PlanError> {
+    for device in devices {
+        let target = text(device.path())?;
+        if is_default(&target) {
+            continue;
+        }
+        let fd = steps.open(FdSource::Bind(Bind { source: device.path().clone(), ..Bind::default() }));
+        steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target }));
+    }
+    Ok(())
+}
+
+fn is_default(path: &str) -> bool {
+    NODES.iter().any(|(known, ..)| *known == path) || LINKS.iter().any(|(_, known)| *known == path)
+}
+
 /// Default nodes stay as they are, whatever a request says about them.
 pub(super) fn add_requested(steps: &mut Steps, devices: &[LinuxDevice]) -> Result<(), PlanError> {
     for device in devices {
         let path = text(device.path())?;
-        if NODES.iter().any(|(known, ..)| *known == path) || LINKS.iter().any(|(_, known)| *known == path) {
+        if is_default(&path) {
             continue;
         }
         if let Some((parent, _)) = path.rsplit_once('/')

@@ -5,8 +5,10 @@
 
 use std::path::PathBuf;
 
+use super::MountFs;
+
 /// One detached mount.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum FdSource {
     /// An overlay file system: a container's root.
     Overlay(Overlay),
@@ -14,6 +16,8 @@ pub enum FdSource {
     Image(ImageTree),
     /// A clone of what is at a host path (open_tree(2)): volumes, devices, the pod's /etc files.
     Bind(Bind),
+    /// A file system of the host's making, of any type: what a bundle mounts that does not belong to a namespace.
+    FileSystem(MountFs),
 }
 
 /// See `FdSource::Overlay`.
@@ -58,7 +62,7 @@ pub struct ImageTree {
 }
 
 /// See `FdSource::Bind`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bind {
     /// A host path; symbolic links are followed.
     pub source: PathBuf,
@@ -99,6 +103,10 @@ pub enum Propagation {
     /// Both ways (CRI `PROPAGATION_BIDIRECTIONAL`; rshared): the clone stays in the source's peer group. A source that
     /// is not shared is an error.
     Bidirectional,
+    /// As `Bidirectional`, and a source that is not shared begins a peer group of its own (mount(8), rshared).
+    Shared,
+    /// As `Private`, and nobody can bind it elsewhere (runbindable).
+    Unbindable,
 }
 
 /// See `Bind::missing`.

@@ -28,6 +28,9 @@ pub struct InitPlan {
     /// What the first attached client's end of input does: with `true` the program sees end-of-file.
     #[prost(bool, tag = "6")]
     pub stdin_once: bool,
+    /// Run after the release and before the program, by the container's user (OCI runtime-spec hooks, `startContainer`).
+    #[prost(message, repeated, tag = "7")]
+    pub start_hooks: Vec<Hook>,
 }
 
 /// Where the container's process id and cgroup views come from.
@@ -66,7 +69,7 @@ pub enum PidNamespace {
 #[derive(Clone, PartialEq, Message)]
 pub struct Step {
     /// What to do.
-    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub action: Option<Action>,
 }
 
@@ -107,6 +110,16 @@ pub enum Action {
     /// Change the attributes of a mount that is in place already, e.g. /sys to read-only at the end.
     #[prost(message, tag = "11")]
     SetMountAttr(SetMountAttr),
+    /// The names of the UTS namespace, which is the container's own or one that it was told to join.
+    #[prost(message, tag = "12")]
+    SetNames(Names),
+    /// Programs of the host, run in the container's namespaces before it leaves the host's files (OCI runtime-spec hooks,
+    /// `createContainer`).
+    #[prost(message, tag = "13")]
+    RunHooks(Hooks),
+    /// What `EnterRoot` leaves for later where it was told where the root file system is on the host.
+    #[prost(message, tag = "14")]
+    LeaveHost(LeaveHost),
 }
 
 /// No arguments.
@@ -123,6 +136,60 @@ pub struct EnterRoot {
     /// 0 leaves it private.
     #[prost(uint64, tag = "2")]
     pub propagation: u64,
+    /// Where the root file system is on the host, for a container without a monitor: it is attached there, and the host's
+    /// files stay in sight until `Action::LeaveHost`, for the sake of hooks. Empty: they are left at once.
+    #[prost(string, tag = "3")]
+    pub at: String,
+    /// With `at`: the mount namespace is one that others are in, whose mounts are not ours to make private.
+    #[prost(bool, tag = "4")]
+    pub foreign_mounts: bool,
+}
+
+/// See `Action::LeaveHost`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct LeaveHost {
+    /// By chroot(2), in a mount namespace that others are in; otherwise by pivot_root(2).
+    #[prost(bool, tag = "1")]
+    pub chroot: bool,
+    /// MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE, perhaps with MS_REC, for the root afterwards; 0 leaves it as it is.
+    #[prost(uint64, tag = "2")]
+    pub propagation: u64,
+}
+
+/// See `Action::SetNames`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Names {
+    /// sethostname(2); empty leaves it.
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    /// setdomainname(2); empty leaves it.
+    #[prost(string, tag = "2")]
+    pub domainname: String,
+}
+
+/// See `Action::RunHooks`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Hooks {
+    /// In their order.
+    #[prost(message, repeated, tag = "1")]
+    pub hooks: Vec<Hook>,
+}
+
+/// A program that is given the container's state on its standard input (OCI runtime-spec, hooks).
+#[derive(Clone, PartialEq, Message)]
+pub struct Hook {
+    /// Absolute.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// argv with its first; empty: the path alone.
+    #[prost(string, repeated, tag = "2")]
+    pub args: Vec<String>,
+    /// `KEY=value`; nothing else is in its environment.
+    #[prost(string, repeated, tag = "3")]
+    pub env: Vec<String>,
+    /// Seconds after which it is killed and has failed; 0: none.
+    #[prost(uint64, tag = "4")]
+    pub timeout: u64,
 }
 
 /// See `Action::MoveMount`.
@@ -165,6 +232,9 @@ pub struct MountFs {
     /// `key=value` or plain flags for fsconfig, e.g. `size=65536k`, `mode=755`, `newinstance`.
     #[prost(string, repeated, tag = "5")]
     pub options: Vec<String>,
+    /// MS_SHARED, MS_SLAVE or MS_UNBINDABLE; 0 leaves it private.
+    #[prost(uint64, tag = "7")]
+    pub propagation: u64,
 }
 
 /// See `Action::MakeNode`.
@@ -299,6 +369,41 @@ pub struct ProcessPlan {
     /// See `tty_columns`.
     #[prost(uint32, tag = "17")]
     pub tty_rows: u32,
+    /// ioprio_set(2): the class in the bits from 13 on, the level below.
+    #[prost(uint32, optional, tag = "18")]
+    pub io_priority: Option<u32>,
+    /// sched_setattr(2).
+    #[prost(message, optional, tag = "19")]
+    pub scheduler: Option<Scheduler>,
+    /// personality(2): the execution domain.
+    #[prost(uint32, optional, tag = "20")]
+    pub personality: Option<u32>,
+}
+
+/// The kernel's `struct sched_attr`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Scheduler {
+    /// SCHED_*.
+    #[prost(uint32, tag = "1")]
+    pub policy: u32,
+    /// SCHED_FLAG_*.
+    #[prost(uint64, tag = "2")]
+    pub flags: u64,
+    /// For SCHED_OTHER and SCHED_BATCH.
+    #[prost(sint32, tag = "3")]
+    pub nice: i32,
+    /// For SCHED_FIFO and SCHED_RR.
+    #[prost(uint32, tag = "4")]
+    pub priority: u32,
+    /// For SCHED_DEADLINE, ns.
+    #[prost(uint64, tag = "5")]
+    pub runtime: u64,
+    /// For SCHED_DEADLINE, ns.
+    #[prost(uint64, tag = "6")]
+    pub deadline: u64,
+    /// For SCHED_DEADLINE, ns.
+    #[prost(uint64, tag = "7")]
+    pub period: u64,
 }
 
 /// The five capability sets as bit masks (capabilities(7)).

@@ -3,6 +3,12 @@
 //! The order of an `InitPlan`: enter the root, the default file systems, /dev, the requested mounts, the working
 //! directory, masks, and last of all the read-only root.
 
+/// Bundles: containers without a pod.
+mod bundle;
+/// Mounts of bundles.
+mod bundle_mounts;
+/// Namespaces of bundles.
+mod bundle_namespaces;
 /// /dev: nodes and links.
 mod dev;
 /// What the agent opens for a plan.
@@ -15,19 +21,23 @@ mod mounts;
 mod options;
 /// The program and its credentials.
 mod process;
+/// How the kernel schedules it.
+mod scheduling;
 /// Ids of a user namespace.
 mod user_namespace;
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec};
 
 use crate::libcontainer::seccomp::Filter;
 use crate::libcontainer::spec::{HostFacts, POD_NAMESPACE, TARGET_NAMESPACE};
 
+pub use bundle::{BundleInput, BundlePlan, bundle, hooks};
+pub use bundle_namespaces::NamespaceSet;
 pub use fd_source::*;
 pub use init_plan::*;
-pub use process::exec_plan;
+pub use process::{exec_plan, process_plan};
 pub use user_namespace::{IdRange, UserNamespace};
 
 /// What a plan needs beside the `Spec`.
@@ -105,6 +115,30 @@ pub enum PlanError {
     /// A namespace that init cannot be put into.
     #[error("namespace {0:?} is not supported")]
     Namespace(String),
+    /// Something that a bundle asks for and does not get.
+    #[error("{field} {reason}")]
+    Unsupported {
+        /// Where in config.json.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A path of a bundle that has to be absolute.
+    #[error("{field} {path:?} is not an absolute path")]
+    Relative {
+        /// Where in config.json.
+        field: &'static str,
+        /// As given.
+        path: String,
+    },
+    /// A kernel setting that is not one of the container's own namespaces.
+    #[error("linux.sysctl {key:?} {reason}")]
+    Sysctl {
+        /// Which.
+        key: String,
+        /// Why not.
+        reason: &'static str,
+    },
 }
 
 /// Plans a container.
@@ -124,7 +158,7 @@ pub fn plan(spec: &Spec, input: &PlanInput<'_>) -> Result<ContainerPlan, PlanErr
         idmapped,
     }));
     // Every mount carries its own propagation; the root itself has no peers in a namespace made for it.
-    steps.push(Action::EnterRoot(EnterRoot { fd: root, propagation: 0 }));
+    steps.push(Action::EnterRoot(EnterRoot { fd: root, ..EnterRoot::default() }));
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     for mount in mounts {
         mounts::add(&mut steps, mount, input, linux.mount_label().as_deref())?;
@@ -137,12 +171,32 @@ pub fn plan(spec: &Spec, input: &PlanInput<'_>) -> Result<ContainerPlan, PlanErr
             dev::add_requested(&mut steps, linux.devices().as_deref().unwrap_or_default())?;
         }
     }
+    add_settings(&mut steps, linux, &process.cwd);
+    add_covers(&mut steps, spec, linux);
+    let init = InitPlan {
+        namespaces: namespaces(linux.namespaces().as_deref().unwrap_or_default())?,
+        steps: steps.actions.into_iter().map(|action| Step { action: Some(action) }).collect(),
+        process,
+        tty: spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false),
+        stdin: input.stdin,
+        stdin_once: input.stdin_once,
+        start_hooks: Vec::new(),
+    };
+    Ok(ContainerPlan { init, fds: steps.fds, warnings })
+}
+
+/// Kernel settings, and the working directory while it can still be made.
+fn add_settings(steps: &mut Steps, linux: &Linux, cwd: &str) {
     for (key, value) in sorted(linux.sysctl().iter().flatten()) {
         steps.push(Action::Sysctl(Sysctl { key: key.clone(), value: value.clone() }));
     }
-    if process.cwd != "/" {
-        steps.push(Action::MakeDir(MakeDir { path: process.cwd.clone(), mode: 0o755 }));
+    if cwd != "/" {
+        steps.push(Action::MakeDir(MakeDir { path: cwd.to_owned(), mode: 0o755 }));
     }
+}
+
+/// What is hidden or made read-only once everything is in its place.
+fn add_covers(steps: &mut Steps, spec: &Spec, linux: &Linux) {
     for path in linux.readonly_paths().iter().flatten() {
         steps.push(Action::ReadonlyPath(PathStep { path: path.clone() }));
     }
@@ -152,15 +206,6 @@ pub fn plan(spec: &Spec, input: &PlanInput<'_>) -> Result<ContainerPlan, PlanErr
     if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
         steps.push(Action::ReadonlyRoot(Unit {}));
     }
-    let init = InitPlan {
-        namespaces: namespaces(linux.namespaces().as_deref().unwrap_or_default())?,
-        steps: steps.actions.into_iter().map(|action| Step { action: Some(action) }).collect(),
-        process,
-        tty: spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false),
-        stdin: input.stdin,
-        stdin_once: input.stdin_once,
-    };
-    Ok(ContainerPlan { init, fds: steps.fds, warnings })
 }
 
 /// The plan while it grows.
@@ -226,5 +271,7 @@ fn namespaces(list: &[LinuxNamespace]) -> Result<Namespaces, PlanError> {
     Ok(result)
 }
 
+#[cfg(test)]
+mod bundle_tests;
 #[cfg(test)]
 mod tests;

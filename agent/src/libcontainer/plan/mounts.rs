@@ -34,6 +34,7 @@ pub(super) fn add(
                 source: mount.source().as_deref().map_or_else(|| Ok(fstype.to_owned()), text)?,
                 attributes: options.attributes.set | options.recursive_attributes.set,
                 options: options.rest.into_iter().chain(context(fstype, label)).collect(),
+                propagation: 0,
             }));
             Ok(())
         }
@@ -42,7 +43,7 @@ pub(super) fn add(
 }
 
 /// Proc, sysfs and cgroups have labels by the policy, mqueue from the pod's monitor; what a container owns alone has its label.
-fn context(fstype: &str, label: Option<&str>) -> Option<String> {
+pub(super) fn context(fstype: &str, label: Option<&str>) -> Option<String> {
     label.filter(|_| matches!(fstype, "tmpfs" | "devpts")).map(|label| format!("context={label}"))
 }
 
@@ -90,7 +91,7 @@ fn bind(
 }
 
 /// The host's cgroup file systems as seen from the container's own cgroup namespace, where its cgroup is the root.
-fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts, label: Option<&str>) {
+pub(super) fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts, label: Option<&str>) {
     let mount = |fstype: &str, target: String, own: &[String]| {
         Action::MountFs(MountFs {
             fstype: fstype.to_owned(),
@@ -98,6 +99,7 @@ fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts, 
             source: "cgroup".to_owned(),
             attributes: options.attributes.set,
             options: own.to_vec(),
+            ..MountFs::default()
         })
     };
     let CgroupMounts::Legacy { hierarchies, links, unified } = &host.cgroups else {
@@ -110,6 +112,7 @@ fn cgroup(steps: &mut Steps, target: &str, options: &Options, host: &HostFacts, 
         source: "cgroup".to_owned(),
         attributes: options.attributes.set & !RDONLY,
         options: ["mode=755", "size=64k"].map(str::to_owned).into_iter().chain(context("tmpfs", label)).collect(),
+        ..MountFs::default()
     }));
     for hierarchy in hierarchies {
         steps.push(mount("cgroup", format!("{target}/{}", hierarchy.folder), &hierarchy.options));

@@ -2,22 +2,26 @@
 
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimitType, Process, Spec};
 
-use super::{Capabilities, PlanError, ProcessPlan, Rlimit, Warning, is_mapped, text};
+use super::{Capabilities, PlanError, ProcessPlan, Rlimit, Warning, is_mapped, scheduling, text};
 use crate::libcontainer::seccomp::Filter;
 use crate::libcontainer::spec::{HostFacts, capability, raw_environment};
 
 /// The container's own process, with what had to be clamped.
-pub(super) fn process_plan(
+///
+/// # Errors
+/// `PlanError`: the `Spec` has no process or program, or a seccomp profile without its filter.
+pub fn process_plan(
     spec: &Spec,
     host: &HostFacts,
     filter: Option<&Filter>,
 ) -> Result<(ProcessPlan, Vec<Warning>), PlanError> {
     let process = spec.process().as_ref().ok_or(PlanError::Missing("process"))?;
-    if spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some()) && filter.is_none() {
+    let linux = spec.linux().as_ref();
+    if linux.is_some_and(|linux| linux.seccomp().is_some()) && filter.is_none() {
         return Err(PlanError::NoFilter);
     }
     // Whoever is born in a user namespace holds every capability there is in it.
-    let mapped = spec.linux().as_ref().is_some_and(|linux| is_mapped(linux.uid_mappings().as_ref()));
+    let mapped = linux.is_some_and(|linux| is_mapped(linux.uid_mappings().as_ref()));
     let held = if mapped { u64::MAX } else { host.held_caps };
     let mut warnings = Vec::new();
     let console = process.console_size();
@@ -40,6 +44,9 @@ pub(super) fn process_plan(
         selinux_label: process.selinux_label().clone().unwrap_or_default(),
         tty_columns: console.map_or(0, |size| size.width() as u32),
         tty_rows: console.map_or(0, |size| size.height() as u32),
+        io_priority: process.io_priority().as_ref().map(scheduling::io_priority).transpose()?,
+        scheduler: process.scheduler().as_ref().map(scheduling::scheduler),
+        personality: linux.and_then(|linux| linux.personality().as_ref()).map(scheduling::personality).transpose()?,
     };
     if plan.args.is_empty() {
         return Err(PlanError::Missing("program to run"));

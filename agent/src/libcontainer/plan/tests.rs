@@ -40,6 +40,7 @@ fn told(plan: &ContainerPlan) -> Vec<String> {
         Action::ReadonlyPath(step) => format!("ro {}", step.path),
         Action::Sysctl(step) => format!("sysctl {}={}", step.key, step.value),
         Action::ReadonlyRoot(_) => "ro root".to_owned(),
+        Action::SetNames(_) | Action::RunHooks(_) | Action::LeaveHost(_) => "of bundles only".to_owned(),
         Action::SetMountAttr(step) => format!("attr {} {:x} {}", step.path, step.set, step.recursive),
     };
     plan.init.steps.iter().map(tell).collect()
@@ -217,6 +218,7 @@ fn what_a_container_owns_has_its_label() {
         FdSource::Overlay(overlay) => overlay.selinux_context.clone(),
         FdSource::Image(image) => image.overlay.selinux_context.clone(),
         FdSource::Bind(bind) => bind.relabel.clone(),
+        FdSource::FileSystem(fs) => panic!("{fs:?}"),
     };
     let label = Some(label.to_owned());
     assert_eq!(plan.fds.iter().map(relabelled).collect::<Vec<_>>(), [label.clone(), label, None, None, None, None]);
@@ -306,6 +308,7 @@ fn in_a_user_namespace_devices_are_mounts_and_owners_are_mapped() {
         FdSource::Overlay(overlay) => overlay.idmapped,
         FdSource::Bind(bind) => bind.idmapped,
         FdSource::Image(image) => image.overlay.idmapped,
+        FdSource::FileSystem(fs) => panic!("{fs:?}"),
     };
     let mapped: Vec<bool> = plan.fds.iter().map(idmapped).collect();
     // The root; six devices; the volume, for which the client did not ask; hosts, resolv.conf and hostname.

@@ -8,8 +8,10 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::Mode;
 use rustix::process::{setsid, umask};
 
+use super::alone::{self, Alone, HookStates};
 use super::cover;
 use super::failure::{InitFailure, Step};
+use super::hooks::run_hooks;
 use super::labels;
 use super::launch::{Host, READY, Stdio, await_release, enter_v1_cgroups, execute_alone, report};
 use super::mounts;
@@ -19,7 +21,7 @@ use super::root::{self, Keepsakes};
 use super::sysctl;
 use super::terminal;
 use super::user_namespace::become_root;
-use crate::libcontainer::plan::{Action, InitPlan, MountSource, MoveMount};
+use crate::libcontainer::plan::{Action, EnterRoot, Hooks, InitPlan, MountSource, MoveMount};
 use crate::sys::in_root;
 
 /// What init works with.
@@ -29,6 +31,8 @@ pub(super) struct Init<'a> {
     pub(super) v1_tasks: &'a [OwnedFd],
     pub(super) host: Host<'a>,
     pub(super) control: &'a OwnedFd,
+    /// What it does without a monitor.
+    pub(super) alone: Option<&'a Alone<'a>>,
 }
 
 impl Init<'_> {
@@ -38,13 +42,14 @@ impl Init<'_> {
         setsid().step("start a session", "")?;
         umask(Mode::empty());
         enter_v1_cgroups(self.v1_tasks)?;
+        let states = match self.alone {
+            Some(alone) => alone.begin(self.control)?,
+            None => HookStates::default(),
+        };
         if plan.namespaces.cgroup {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make a cgroup namespace", "")?;
         }
-        if self.host.user.is_some() {
-            become_root()?;
-        }
-        let root = self.carry_out_steps()?;
+        let root = self.carry_out_steps(&states)?;
         let mut master = None;
         if plan.tty {
             let terminal = terminal::open(&root, plan.process.tty_columns, plan.process.tty_rows)?;
@@ -54,12 +59,16 @@ impl Init<'_> {
             master = Some(terminal.master);
         }
         process::take_stdio(&root, stdio, self.host.null, &plan.process)?;
-        if self.host.user.is_none() {
+        if !plan.namespaces.user {
             // Who comes into a user namespace has brought it along.
             labels::ask_for_own(&plan.process)?;
         }
         process::prepare(&plan.process)?;
         report(self.control, READY, master.as_ref().map(AsFd::as_fd)).step("report to the monitor", "")?;
+        drop(master);
+        if let Some(alone) = self.alone {
+            return alone.finish(plan, &states.created);
+        }
         // It may wait long: the agent's connection, other containers' pipes and mounts must not stay open here meanwhile.
         execute_alone(self.control, || {
             await_release(self.control)?;
@@ -67,22 +76,49 @@ impl Init<'_> {
         })
     }
 
-    fn carry_out_steps(&self) -> Result<OwnedFd, InitFailure> {
-        let plan = self.plan;
-        let kept = Keepsakes::take(&plan.steps, self.host.user.is_some())?;
-        let (mut pod_mounts, mut views) = (kept.pod_mounts.iter(), kept.views.iter().peekable());
-        let mut actions = plan.steps.iter().filter_map(|step| step.action.as_ref());
+    /// The container's root, and what is kept of the template.
+    fn enter_root(&self, first: &EnterRoot) -> Result<(OwnedFd, Keepsakes), InitFailure> {
+        let (plan, mount) = (self.plan, self.fd(first.fd)?);
+        match self.alone {
+            Some(alone) if !first.at.is_empty() => {
+                // The way there may be open to the host's root only.
+                let entered = root::attach(mount, first, alone.template, &plan.steps)?;
+                if plan.namespaces.user {
+                    become_root()?;
+                }
+                Ok(entered)
+            }
+            _ => {
+                if plan.namespaces.user {
+                    become_root()?;
+                }
+                let kept = Keepsakes::take("", &plan.steps, plan.namespaces.user)?;
+                Ok((root::enter(mount, first.propagation)?, kept))
+            }
+        }
+    }
+
+    fn carry_out_steps(&self, states: &HookStates) -> Result<OwnedFd, InitFailure> {
+        let mut actions = self.plan.steps.iter().filter_map(|step| step.action.as_ref());
         let Some(Action::EnterRoot(first)) = actions.next() else {
             return Err(InitFailure::refused("the plan does not begin with the root file system", ""));
         };
-        let root = root::enter(self.fd(first.fd)?, first.propagation)?;
+        let (root, kept) = self.enter_root(first)?;
+        let (mut pod_mounts, mut views) = (kept.pod_mounts.iter(), kept.views.iter().peekable());
         let mut has_cwd = false;
         for action in actions {
             match action {
                 Action::EnterRoot(_) => return Err(InitFailure::refused("the plan enters a second root", "")),
                 Action::MoveMount(MoveMount { source, target }) => {
+                    let opened;
                     let mount = match source {
-                        Some(MountSource::Fd(index)) => self.fd(*index)?,
+                        Some(MountSource::Fd(index)) => match self.alone.and_then(|alone| alone.open(*index)) {
+                            Some(mount) => {
+                                opened = mount?;
+                                &opened
+                            }
+                            None => self.fd(*index)?,
+                        },
                         Some(MountSource::Pod(_)) => {
                             pod_mounts.next().ok_or_else(|| InitFailure::refused("no mount of the pod for", target))?
                         }
@@ -101,6 +137,9 @@ impl Init<'_> {
                 Action::ReadonlyPath(step) => cover::readonly(&root, &step.path)?,
                 Action::Sysctl(step) => sysctl::write_in(&root, &step.key, &step.value)?,
                 Action::SetMountAttr(step) => mounts::set_attributes(&root, step)?,
+                Action::SetNames(names) => alone::set_names(names)?,
+                Action::RunHooks(Hooks { hooks }) => run_hooks(hooks, &states.creating)?,
+                Action::LeaveHost(step) => root::leave_host(&root, step)?,
                 Action::ReadonlyRoot(_) => {
                     // The last moment at which the folder can be made.
                     self.make_cwd(&root)?;

@@ -11,9 +11,10 @@ use nix::sched::{CloneFlags, setns};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{setsid, umask};
 
+use super::alone::NEWTIME;
 use super::failure::{InitFailure, Step};
 use super::launch::{
-    Host, Launched, READY, Stdio, adjusted, await_release, become_child, enter_v1_cgroups, execute_alone,
+    Host, Launched, READY, Stdio, adjusted, await_release, become_child, enter_v1_cgroups, execute_with,
     in_pid_namespace, release, report,
 };
 use super::user_namespace::{become_root, stay_closed};
@@ -33,6 +34,11 @@ pub struct Join<'a> {
     pub container: BorrowedFd<'a>,
     /// The container has a cgroup namespace of its own.
     pub cgroup_namespace: bool,
+    /// Which other namespaces of the container this process is not in already: of a pod's container none but the user
+    /// namespace, which `Host` tells of.
+    pub namespaces: CloneFlags,
+    /// Descriptors that its program gets under their numbers.
+    pub passed: &'a [OwnedFd],
     /// The cgroup v2 folder it starts in.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// `tasks` files of v1 hierarchies that it enters.
@@ -57,22 +63,22 @@ pub fn join(host: Host<'_>, join: &Join<'_>, stdio: Stdio) -> Result<Launched, I
             Cloned::Parent(child) => Ok(child),
             Cloned::Child => {
                 let tasks = join.v1_tasks.iter().chain(join.own_v1_tasks);
-                let mut kept: Vec<RawFd> = tasks.map(AsRawFd::as_raw_fd).collect();
+                let mut kept: Vec<RawFd> = tasks.chain(join.passed).map(AsRawFd::as_raw_fd).collect();
                 kept.extend([host.null.as_raw_fd(), join.container.as_raw_fd()]);
                 let stdio = stdio.take().unwrap_or_default();
                 become_child(&theirs, kept, stdio, |stdio| run(host, join, &theirs, stdio))
             }
         }
     };
-    let Child { pid, pidfd } = match host.user {
-        None => {
+    let Child { pid, pidfd } = match in_user_namespace(host, join) {
+        false => {
             let child = in_pid_namespace(host, Some(join.container), || start(0))?;
             let child = adjusted(host, join.process, child)?;
             // A send that fails means that it has been killed: its death is the answer.
             let _ = release(&control);
             child
         }
-        Some(_) => {
+        true => {
             let mut result = Err(InitFailure::refused("the exec's helper died", ""));
             let mut job = || result = enter_user_namespace(host, join).and_then(|()| start(libc::CLONE_PARENT));
             let lent = in_borrower(host.threads, &mut job).step("clone the exec's helper", "");
@@ -88,8 +94,12 @@ fn enter_user_namespace(host: Host<'_>, join: &Join<'_>) -> Result<(), InitFailu
     // The child inherits both, and needs no procfs.
     process::set_oom_score(join.process, host.procfs, "self")?;
     labels::ask_for(join.process, host.procfs)?;
-    let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    setns(join.container, namespaces).step("enter the container's namespaces", "")
+    let always = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    setns(join.container, always | join.namespaces.difference(NEWTIME)).step("enter the container's namespaces", "")
+}
+
+fn in_user_namespace(host: Host<'_>, join: &Join<'_>) -> bool {
+    host.user.is_some() || join.namespaces.contains(CloneFlags::CLONE_NEWUSER)
 }
 
 fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> Result<Infallible, InitFailure> {
@@ -99,11 +109,16 @@ fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> 
     let mut namespaces = CloneFlags::empty();
     // Not before the clone: from inside, a hierarchy mounted with nsdelegate refuses the way in from outside (ENOENT).
     namespaces.set(CloneFlags::CLONE_NEWCGROUP, join.cgroup_namespace);
-    namespaces.set(CloneFlags::CLONE_NEWNS, host.user.is_none());
+    if !in_user_namespace(host, join) {
+        namespaces |= CloneFlags::CLONE_NEWNS | join.namespaces.difference(NEWTIME);
+    }
     if !namespaces.is_empty() {
         setns(join.container, namespaces).step("enter the container's namespaces", "")?;
     }
-    if host.user.is_some() {
+    if join.namespaces.contains(NEWTIME) {
+        setns(join.container, NEWTIME).step("enter the container's time namespace", "")?;
+    }
+    if in_user_namespace(host, join) {
         become_root()?;
     }
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -115,13 +130,13 @@ fn run(host: Host<'_>, join: &Join<'_>, control: &OwnedFd, mut stdio: Stdio) -> 
         report(control, READY, Some(terminal.master.as_fd())).step("report to the monitor", "")?;
     }
     process::take_stdio(&root, stdio, host.null, join.process)?;
-    if host.user.is_none() {
+    if !in_user_namespace(host, join) {
         labels::ask_for_own(join.process)?;
     }
     process::prepare(join.process)?;
-    if host.user.is_none() {
-        // Which the monitor gives without being asked: it is there by now.
+    if !in_user_namespace(host, join) {
+        // Which the one who cloned it gives without being asked: it is there by now.
         await_release(control)?;
     }
-    execute_alone(control, || process::execute(join.process))
+    execute_with(control, join.passed, || process::execute(join.process))
 }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns};
 use prost::Message;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::failure::{InitFailure, Step};
@@ -21,7 +22,7 @@ use crate::sys::{fd_passing, unix_socket};
 
 pub(super) const READY: u8 = b'R';
 const FAILED: u8 = b'F';
-const GO: u8 = b'G';
+pub(super) const GO: u8 = b'G';
 /// The longest report.
 const REPORT_LIMIT: usize = 4096;
 
@@ -146,7 +147,7 @@ fn become_init(host: Host<'_>, launch: &Launch<'_>, control: &OwnedFd, stdio: St
     let Launch { plan, fds, v1_tasks, .. } = *launch;
     let mut kept: Vec<RawFd> = fds.iter().chain(v1_tasks).map(AsRawFd::as_raw_fd).collect();
     kept.push(host.null.as_raw_fd());
-    become_child(control, kept, stdio, |stdio| Init { plan, fds, v1_tasks, host, control }.run(stdio))
+    become_child(control, kept, stdio, |stdio| Init { plan, fds, v1_tasks, host, control, alone: None }.run(stdio))
 }
 
 /// Has `start` clone into the PID namespace of `target`, if there is one.
@@ -198,8 +199,19 @@ pub(super) fn execute_alone(
     control: &OwnedFd,
     program: impl FnOnce() -> Result<Infallible, InitFailure>,
 ) -> Result<Infallible, InitFailure> {
-    close_all_but(&[control.as_raw_fd()], || {
-        let Err(failure) = program();
+    execute_with(control, &[], program)
+}
+
+/// The same, but with descriptors that whoever asked for the process gave it.
+pub(super) fn execute_with(
+    control: &OwnedFd,
+    passed: &[OwnedFd],
+    program: impl FnOnce() -> Result<Infallible, InitFailure>,
+) -> Result<Infallible, InitFailure> {
+    let kept: Vec<RawFd> = passed.iter().chain([control]).map(AsRawFd::as_raw_fd).collect();
+    close_all_but(&kept, || {
+        let passed = passed.iter().try_for_each(|fd| fcntl_setfd(fd, FdFlags::empty()));
+        let Err(failure) = passed.step("pass a file descriptor on", "").and_then(|()| program());
         fail(control, &failure)
     })
     .step("close file descriptors", "")

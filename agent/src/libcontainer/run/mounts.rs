@@ -61,7 +61,7 @@ fn refuse_link(root: &OwnedFd, target: &str) -> Result<(), InitFailure> {
 
 /// A detached mount of a new file system.
 pub(super) fn new_fs(plan: &MountFs) -> Result<OwnedFd, InitFailure> {
-    let MountFs { fstype, target, source, attributes, options, .. } = plan;
+    let MountFs { fstype, target, source, attributes, options, propagation, .. } = plan;
     let name = format!("mount {fstype}");
     let context = fsopen(fstype.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).step(&name, target)?;
     let make = || {
@@ -78,7 +78,7 @@ pub(super) fn new_fs(plan: &MountFs) -> Result<OwnedFd, InitFailure> {
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(*attributes).map_err(|_| Errno::INVAL)?);
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    make().map_err(|errno: Errno| {
+    let mount = make().map_err(|errno: Errno| {
         let mut name = name.clone();
         let mut line = [0u8; 256];
         // The file system's own words (fsopen(2)), e.g. "e tmpfs: Bad value for 'size'".
@@ -87,7 +87,12 @@ pub(super) fn new_fs(plan: &MountFs) -> Result<OwnedFd, InitFailure> {
             name = format!("{name} ({})", text.trim_start_matches("e ").trim_end());
         }
         InitFailure { step: name, path: target.clone(), errno: errno.raw_os_error() }
-    })
+    })?;
+    if *propagation != 0 {
+        let change = SetAttr { propagation: *propagation, ..SetAttr::default() };
+        set_attr(&mount, change, false).step("set the propagation of mount", target)?;
+    }
+    Ok(mount)
 }
 
 /// Changes the attributes of a mount that is in place.

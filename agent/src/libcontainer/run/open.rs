@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
+use super::failure::InitFailure;
 use super::image_tree;
+use super::mounts::new_fs;
 use super::relabel::relabel;
-use crate::libcontainer::plan::{Attributes, Bind, FdSource, Missing, Overlay, Propagation};
+use crate::libcontainer::plan::{Attributes, Bind, FdSource, Missing, MountFs, Overlay, Propagation};
 use crate::sys::mount::{self, SetAttr};
 
 /// A mount that could not be opened.
@@ -34,6 +36,18 @@ impl OpenError {
     pub(super) fn new(step: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self { step, path: path.to_owned(), detail: String::new(), source: source.into() }
     }
+
+    /// As a step of init's.
+    pub(super) fn as_failure(&self) -> InitFailure {
+        let path = self.path.display().to_string();
+        let errno = self.source.raw_os_error().unwrap_or(libc::EIO);
+        InitFailure { step: format!("{}{}", self.step, self.detail), path, errno }
+    }
+
+    fn of(fs: &MountFs, failure: &InitFailure) -> Self {
+        let error = io::Error::from_raw_os_error(failure.errno);
+        Self { detail: format!(": {}", failure.step), ..Self::new("mount", Path::new(&fs.target), error) }
+    }
 }
 
 /// How an overlay is mounted: by the agent (`mount_overlay`), or by who can where it cannot.
@@ -54,6 +68,7 @@ pub fn open<E: From<OpenError>>(
             FdSource::Overlay(overlay) => open_overlay(overlay, user_namespace, mount),
             FdSource::Image(image) => image_tree::open(image, user_namespace, mount),
             FdSource::Bind(bind) => Ok(open_bind(bind, user_namespace)?),
+            FdSource::FileSystem(fs) => Ok(new_fs(fs).map_err(|failure| OpenError::of(fs, &failure))?),
         })
         .collect()
 }
@@ -119,6 +134,8 @@ pub(super) fn open_bind(bind: &Bind, user_namespace: Option<BorrowedFd<'_>>) -> 
             Propagation::Private => mount::PRIVATE,
             Propagation::HostToContainer => mount::SLAVE,
             Propagation::Bidirectional => 0,
+            Propagation::Shared => mount::SHARED,
+            Propagation::Unbindable => mount::UNBINDABLE,
         },
     };
     if everywhere != SetAttr::default() {

@@ -13,7 +13,8 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::failure::{InitFailure, Step};
 use super::launch::Stdio;
-use crate::libcontainer::plan::ProcessPlan;
+use crate::libcontainer::plan::{ProcessPlan, Scheduler};
+use crate::sys::scheduling::{self, Attributes};
 use crate::sys::{confine, in_root, signal};
 
 const DEFAULT_UMASK: u32 = 0o022;
@@ -45,7 +46,11 @@ fn own(fd: OwnedFd, process: &ProcessPlan) -> Result<OwnedFd, InitFailure> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let is_terminal = kind.is_char_device() && (136..144).contains(&major(stat.st_rdev));
     if process.uid != stat.st_uid && (kind.is_fifo() || is_terminal) {
-        fchown(&fd, Some(Uid::from_raw(process.uid)), None).step("give standard input and output to the user", "")?;
+        match fchown(&fd, Some(Uid::from_raw(process.uid)), None) {
+            // In a user namespace of its own a process owns nothing that it was given: it can go on using it, not reopen it.
+            Err(Errno::PERM) => {}
+            other => other.step("give standard input and output to the user", "")?,
+        }
     }
     Ok(fd)
 }
@@ -65,8 +70,9 @@ pub(super) fn set_oom_score(process: &ProcessPlan, procfs: BorrowedFd<'_>, who: 
     }
 }
 
-/// Everything that can be done before the release: limits, working directory, user.
+/// Everything that can be done before the release: scheduling, limits, working directory, user.
 pub(super) fn prepare(process: &ProcessPlan) -> Result<(), InitFailure> {
+    set_scheduling(process)?;
     // Nothing is opened from here on: a small limit of files is the program's alone.
     for limit in &process.rlimits {
         confine::set_rlimit(limit.resource, limit.soft, limit.hard)
@@ -84,6 +90,22 @@ pub(super) fn prepare(process: &ProcessPlan) -> Result<(), InitFailure> {
     check_cwd(process)?;
     if !needs_privilege_for_seccomp(process) {
         drop_capabilities(process)?;
+    }
+    Ok(())
+}
+
+/// While this process is still privileged: a real-time class is nothing that anybody may have.
+fn set_scheduling(process: &ProcessPlan) -> Result<(), InitFailure> {
+    if let Some(priority) = process.io_priority {
+        scheduling::set_io_priority(priority).step("set the I/O priority", "")?;
+    }
+    if let Some(domain) = process.personality {
+        scheduling::set_personality(domain).step("set the personality", "")?;
+    }
+    if let Some(plan) = process.scheduler {
+        let Scheduler { policy, flags, nice, priority, runtime, deadline, period } = plan;
+        let attributes = Attributes { policy, flags, nice, priority, runtime, deadline, period };
+        scheduling::set_scheduler(attributes).step("set the scheduler", "")?;
     }
     Ok(())
 }

@@ -94,6 +94,17 @@ fn parse(name: &str) -> Result<Entry, UnknownCapability> {
     }
 }
 
+/// Capabilities by their names, as a bit mask.
+///
+/// # Errors
+/// One that is none; `ALL` is none here.
+pub fn named(names: &[String]) -> Result<u64, UnknownCapability> {
+    names.iter().try_fold(0, |mask, name| match parse(name)? {
+        Entry::One(capability) => Ok(mask | 1 << number(capability)),
+        Entry::All => Err(UnknownCapability(name.clone())),
+    })
+}
+
 /// The number of a capability.
 pub fn number(capability: Capability) -> u32 {
     BY_NUMBER.iter().position(|&one| one == capability).map_or(63, |index| index as u32)

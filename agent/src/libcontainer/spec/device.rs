@@ -99,17 +99,25 @@ fn rule(allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64
 /// Deny everything, then allow: mknod of any device (a node is nothing without the right to open it), the usual ones,
 /// the granted ones.
 pub(super) fn rules(privileged: bool, granted: &[Granted]) -> Vec<LinuxDeviceCgroup> {
-    use LinuxDeviceType::{A, B, C};
+    use LinuxDeviceType::A;
     if privileged {
         return vec![rule(true, A, None, None, "rwm")];
     }
-    let mut rules =
-        vec![rule(false, A, None, None, "rwm"), rule(true, C, None, None, "m"), rule(true, B, None, None, "m")];
-    rules.extend(ALWAYS.iter().map(|&(major, minor)| rule(true, C, Some(major), minor, "rwm")));
+    let mut rules = vec![rule(false, A, None, None, "rwm")];
+    rules.extend(usual_device_rules());
     rules.extend(
         granted
             .iter()
             .map(|one| rule(true, one.device.typ(), Some(one.device.major()), Some(one.device.minor()), &one.access)),
     );
+    rules
+}
+
+/// What every container may do: make nodes of any device (a node is nothing without the right to open it), and use the
+/// usual ones.
+pub fn usual_device_rules() -> Vec<LinuxDeviceCgroup> {
+    use LinuxDeviceType::{B, C};
+    let mut rules = vec![rule(true, C, None, None, "m"), rule(true, B, None, None, "m")];
+    rules.extend(ALWAYS.iter().map(|&(major, minor)| rule(true, C, Some(major), minor, "rwm")));
     rules
 }

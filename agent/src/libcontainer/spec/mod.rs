@@ -36,6 +36,7 @@ use cri_api::v1::{ContainerConfig, LinuxContainerSecurityContext, PodSandboxConf
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Linux, Mount, Process, Root, Spec, User};
 
+pub use device::usual_device_rules;
 pub use error::SpecError;
 pub use host::{CgroupMounts, Hierarchy, HostDevice, HostDevices, HostFacts};
 pub use mount::{CREATE_SOURCE, IMAGE_VOLUME, POD_SHM, RELABEL};

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sched::CloneFlags;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::connection::Requester;
@@ -80,6 +81,8 @@ impl Monitor {
                 tty,
                 container: pidfd.as_fd(),
                 cgroup_namespace: container.cgroup_namespace,
+                namespaces: CloneFlags::empty(),
+                passed: &[],
                 cgroup: cgroup.as_ref().map(AsFd::as_fd).filter(|_| container.cgroup.unified.is_some()),
                 v1_tasks: &container.cgroup.v1_tasks,
                 own_v1_tasks: own_v1_tasks.as_ref(),

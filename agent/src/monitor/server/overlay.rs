@@ -14,7 +14,7 @@ use super::{spawner, template};
 use crate::libcontainer::plan::{Overlay, Upper};
 use crate::libcontainer::run;
 use crate::libcontainer::run::failure::{InitFailure, Step};
-use crate::libcontainer::run::root::TEMPLATE_VOID;
+use crate::libcontainer::run::template::VOID;
 use crate::monitor::protocol::{Body, MountOverlay, Mounted};
 use crate::sys::clone::exit_now;
 
@@ -38,7 +38,7 @@ fn mount(mut mounts: Vec<OwnedFd>, request: MountOverlay) -> Result<OwnedFd, Ini
     unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace", "")?;
     template::mount_views()?;
     for mount in &mounts {
-        move_mount(mount, "", CWD, TEMPLATE_VOID, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount a layer", "")?;
+        move_mount(mount, "", CWD, VOID, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount a layer", "")?;
     }
     let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     let writable = if request.writable { mounts.pop() } else { None };
@@ -54,7 +54,7 @@ fn mount(mut mounts: Vec<OwnedFd>, request: MountOverlay) -> Result<OwnedFd, Ini
         selinux_context: Some(request.selinux_context).filter(|context| !context.is_empty()),
         idmapped: false,
     };
-    run::mount_overlay_at(&overlay, TEMPLATE_VOID).map_err(|error| InitFailure {
+    run::mount_overlay_at(&overlay, VOID).map_err(|error| InitFailure {
         step: format!("{}{}", error.step, error.detail),
         path: error.path.display().to_string(),
         errno: error.source.raw_os_error().unwrap_or(libc::EIO),

@@ -4,17 +4,14 @@
 use std::os::fd::OwnedFd;
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, chmodat, fsetxattr, makedev, mkdirat, mknodat, openat,
-};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags, fsetxattr, openat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
+    MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount,
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::libcontainer::run::failure::{InitFailure, Step};
-use crate::libcontainer::run::root::{TEMPLATE_NULL as NULL, TEMPLATE_VOID as VOID};
+use crate::libcontainer::run::template::{NULL, detached, template};
 
 /// Where a monitor mounts its pod's shared memory.
 pub(super) const SHM: &str = "/shm";
@@ -40,21 +37,8 @@ pub(super) fn enter() -> Result<Host, InitFailure> {
     let network = openat(&procfs, "self/ns/net", flags, Mode::empty()).step("open the network namespace", "")?;
     unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace", "")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).step("make private", "/")?;
-    let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let (root, context) = detached("tmpfs", &[("size", "64k"), ("nr_inodes", "16"), ("mode", "755")], nosuid)?;
-    for path in [SHM, VOID].into_iter().chain(VIEWS.map(|(path, _)| path)) {
-        mkdirat(&root, path.trim_start_matches('/'), Mode::from_raw_mode(0o755)).step("make", path)?;
-    }
-    // A node of its own: what a container changes about a masked path or its standard input (chmod(2)) must not change the
-    // host's /dev/null.
-    let (null, mode) = (NULL.trim_start_matches('/'), Mode::from_raw_mode(0o666));
-    mknodat(&root, null, FileType::CharacterDevice, mode, makedev(1, 3)).step("make the device", NULL)?;
-    // Whatever the agent's umask is.
-    chmodat(&root, null, mode, AtFlags::empty()).step("set the mode of", NULL)?;
+    let root = template(&[SHM, VIEWS[0].0, VIEWS[1].0])?;
     let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    // From here on it does not change: what a container gets of it is read-only as a whole, not only as mounted.
-    fsconfig_set_flag(&context, "ro").step("make read-only", "/")?;
-    fsconfig_reconfigure(&context).step("make read-only", "/")?;
     move_mount(&root, "", CWD, "/", attach).step("mount the template root", "")?;
     fchdir(&root).step("enter the template root", "")?;
     pivot_root(".", ".").step("pivot into the template root", "")?;
@@ -101,20 +85,4 @@ pub(super) fn label_mqueue(label: &str) -> Result<(), InitFailure> {
     let folder =
         openat(&queues, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step(step, "")?;
     fsetxattr(&folder, "security.selinux", label.as_bytes(), XattrFlags::empty()).step(step, label)
-}
-
-fn detached(
-    fstype: &str,
-    options: &[(&str, &str)],
-    attributes: MountAttrFlags,
-) -> Result<(OwnedFd, OwnedFd), InitFailure> {
-    let step = format!("mount {fstype}");
-    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).step(&step, "")?;
-    fsconfig_set_string(&context, "source", fstype).step(&step, "")?;
-    for (key, value) in options {
-        fsconfig_set_string(&context, *key, *value).step(&step, key)?;
-    }
-    fsconfig_create(&context).step(&step, "")?;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step(&step, "")?;
-    Ok((mount, context))
 }

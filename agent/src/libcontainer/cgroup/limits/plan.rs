@@ -3,6 +3,7 @@
 use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
 
 use super::block_io::block_io;
+use super::rare;
 use crate::libcontainer::cgroup::CgroupError;
 
 /// The hierarchy of files that are named by hand.
@@ -61,6 +62,7 @@ pub(super) fn plan(resources: &LinuxResources, host: &Host<'_>) -> Result<Vec<Wr
     }
     if let Some(memory) = resources.memory() {
         writes.extend(if (host.is_v2)("memory") { memory_v2(memory)? } else { memory_v1(memory, host) });
+        writes.extend(rare::kernel_memory(memory));
     }
     if let Some(pids) = resources.pids() {
         let limit = pids.limit();
@@ -68,7 +70,10 @@ pub(super) fn plan(resources: &LinuxResources, host: &Host<'_>) -> Result<Vec<Wr
     }
     if let Some(io) = resources.block_io() {
         writes.extend(block_io(io, (host.is_v2)("io")));
+        writes.extend(rare::leaf_weights(io));
     }
+    writes.extend(resources.network().iter().flat_map(rare::network));
+    writes.extend(resources.rdma().iter().flatten().map(|(device, limits)| rare::rdma(device, limits)));
     writes.extend(resources.hugepage_limits().iter().flatten().flat_map(|limit| hugepages(limit, host)));
     // Last, so that a file named by hand beats what was derived.
     let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
