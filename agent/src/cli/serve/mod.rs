@@ -28,6 +28,7 @@ use crate::admin;
 use crate::config::{CgroupDriver, Config, ConfigError};
 use crate::cri::{self, Observe, Readiness};
 use crate::stream::{StreamError, StreamServer};
+use crate::sys::heap;
 use crate::telemetry::{self, LogError, MetricsError, MetricsServer, Rpcs};
 use engine::StartError;
 use lock::{Lock, LockError};
@@ -74,6 +75,7 @@ fn list(checks: &[Check]) -> String {
 
 /// Runs the agent until it is told to stop.
 pub(super) fn run(flags: ServeFlags) -> Result<(), ServeError> {
+    heap::use_one_arena();
     let config = flags.config.load()?;
     telemetry::init_logs(&config.log)?;
     raise_fd_limit();
