@@ -35,7 +35,8 @@ const NO_RUNTIME_BUT_CRI: &[&str] = &["tokio", "tonic", "hyper", "tracing"];
 const RULES: &[Rule] = &[
     rule("bin::berth", &["cli"], &[]),
     rule("bin::berth-monitor", &["monitor::server"], NO_RUNTIME),
-    // The command line puts the parts together, so it knows them all, but for the other process.
+    // The command line puts the parts together, so it knows them all, but for the other process. Of the kernel it knows the heap
+    // alone: how the agent allocates is settled before there is any part, and any thread.
     rule(
         "cli",
         &[
@@ -54,6 +55,7 @@ const RULES: &[Rule] = &[
             "ops",
             "state",
             "stream",
+            "sys::heap",
             "telemetry",
         ],
         &[],
@@ -104,7 +106,7 @@ const RULES: &[Rule] = &[
         ],
         &["tonic"],
     ),
-    rule("image", &["fault", "model", "sys"], &["tonic"]),
+    rule("image", &["fault", "model", "sys", "sys::heap"], &["tonic"]),
     rule("network", &["fault", "model", "sys"], &["tonic"]),
     rule("state", &["fault", "model", "sys"], &["tonic"]),
     // Knows no pod and no container: what a client is joined to comes as descriptors and futures.
@@ -158,6 +160,7 @@ const RULES: &[Rule] = &[
         &["tokio", "tonic"],
     ),
     rule("sys", &[], &["tonic", "cri_api"]),
+    rule("sys::heap", &[], &["tokio", "tonic", "cri_api"]),
 ];
 
 /// A source file of the agent.
