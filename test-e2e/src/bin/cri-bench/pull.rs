@@ -19,7 +19,9 @@ pub(crate) async fn durable(bench: &Bench, registry: &Registry, report: &mut Rep
         registry.push("bench/big", "1", &image::big()?)?;
     }
     let mount = bench.client.image_fs_info().await?.image_filesystems.into_iter().find_map(|fs| fs.fs_id);
-    let disk = std::fs::File::open(mount.ok_or("no image file system")?.mountpoint)?;
+    // Its path is the runtime's, whose mounts may not be ours.
+    let mountpoint = mount.ok_or("no image file system")?.mountpoint;
+    let disk = bench.machine.host.run(|| std::fs::File::open(&mountpoint)).map_err(|e| format!("{mountpoint}: {e}"))?;
     let (mut answered, mut durable, mut cpu) = (Samples::default(), Samples::default(), 0.0);
     for _ in 0..bench.options.pulls {
         nix::unistd::sync();
