@@ -198,5 +198,12 @@ async fn full_node(bench: &Bench, running: &[Running], report: &mut Report) -> R
     for (name, samples) in names.iter().zip(&times) {
         report.latency(&format!("{name} at {pods} pods"), samples);
     }
+    // kubelet asks every ten seconds and more: nothing that is kept for a moment is any good to it.
+    let mut rare = Samples::default();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        rare.time(client.list_stats(None)).await?;
+    }
+    report.latency("ListContainerStats, none of them in the last second", &rare);
     Ok(())
 }
