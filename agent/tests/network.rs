@@ -12,7 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use berth::model::PodId;
-use berth::network::{Attachment, HostPort, NetworkConfig, NetworkError, PortProtocol, SubnetV6};
+use berth::network::{Attachment, HostPort, NetworkConfig, NetworkError, Party, PortProtocol, SubnetV6, TALKS_TO};
+use cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
 use support::{
     Namespace, TestHost, in_own_host, ip, reachable, read_peer, run, serve_forever, serve_peer, tcp_and_udp,
 };
@@ -396,6 +397,101 @@ fn a_pod_without_a_network_has_a_loopback() {
         pod.ping(Ipv4Addr::LOCALHOST.into());
         pod.ping(Ipv6Addr::LOCALHOST.into());
     });
+}
+
+#[test]
+fn pods_that_are_kept_apart_reach_all_but_each_other() {
+    in_own_host("pods_that_are_kept_apart_reach_all_but_each_other", |host: TestHost| async move {
+        let outside = host.uplink();
+        for filtered in ["1", "0"] {
+            kept_apart(&host, &outside, filtered).await;
+        }
+    });
+}
+
+/// `filtered`: whether the host's packet filters see what goes from port to port of a bridge.
+async fn kept_apart(host: &TestHost, outside: &Namespace, filtered: &'static str) {
+    for family in ["iptables", "ip6tables"] {
+        fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"), filtered).unwrap();
+    }
+    let network = host.open_apart().await;
+    let (one, two) = (host.pod_for(&network), host.pod_for(&network));
+    let first = one.attach(&network).await;
+    let second = two.attach(&network).await;
+    for address in first.ips().chain(second.ips()) {
+        host.ping(address);
+    }
+    for address in second.ips() {
+        assert!(!one.reaches(address), "{address}");
+    }
+    for address in first.gateways.iter().copied().chain(["192.0.2.2", "2001:db8::2"].map(|ip| ip.parse().unwrap())) {
+        one.ping(address);
+    }
+    // A port of the node is everybody's.
+    two.run(|| serve_forever(8080));
+    network.publish(&two.id, &second, both(&[port("", 18080)])).await.unwrap();
+    for to in ["192.0.2.1:18080", "[2001:db8::1]:18080"] {
+        one.run(move || tcp_and_udp(to.parse().unwrap()));
+        outside.run(move || tcp_and_udp(to.parse().unwrap()));
+    }
+    // Nor by a way of their own making: each has the other's Ethernet address in its table of neighbours.
+    for (pod, other) in [(&one, &second), (&two, &first)] {
+        for (address, mac) in other.ips().map(|address| (address, other.mac.clone())) {
+            pod.run(move || {
+                ip(&format!("route add {address} dev eth0"));
+                ip(&format!("neighbor add {address} lladdr {mac} dev eth0"));
+            });
+        }
+    }
+    for address in second.ips() {
+        assert!(!one.reaches(address), "{address}");
+    }
+    for pod in [one, two] {
+        network.remove(&pod.id).await.unwrap();
+    }
+}
+
+#[test]
+fn pods_that_name_each_other_talk_though_pods_are_kept_apart() {
+    in_own_host("pods_that_name_each_other_talk_though_pods_are_kept_apart", |host: TestHost| async move {
+        let network = host.open_apart().await;
+        let pods = [(); 3].map(|()| host.pod_for(&network));
+        let [web, db, third] = &pods;
+        let mut addresses = Vec::new();
+        for (pod, name, talks_to) in [(web, "web", "db"), (db, "db", "other/x, shop/web"), (third, "third", "web")] {
+            let attachment = pod.attach(&network).await;
+            addresses.push(attachment.ips().collect::<Vec<_>>());
+            network.admit(&pod.id, party(name, talks_to), attachment.ips().collect()).await.unwrap();
+        }
+        let [web_ips, db_ips, third_ips] = &addresses[..] else { unreachable!() };
+        let talk = |from: &Namespace, to: &[IpAddr]| to.iter().map(|ip| from.reaches(*ip)).collect::<Vec<_>>();
+        assert_eq!((talk(web, db_ips), talk(db, web_ips)), (vec![true; 2], vec![true; 2]));
+        assert_eq!((talk(third, web_ips), talk(web, third_ips)), (vec![false; 2], vec![false; 2]), "one side names");
+
+        // Somebody takes the table away, and it is asserted again.
+        run("nft flush ruleset");
+        network.reassert().await.unwrap();
+        assert_eq!((talk(web, db_ips), talk(web, third_ips)), (vec![true; 2], vec![false; 2]));
+
+        // Who gets the address next has none of its friends.
+        network.remove(&db.id).await.unwrap();
+        assert!(!web.reaches(db_ips[0]));
+        assert!(!run("nft list ruleset").contains(&db_ips[0].to_string()));
+        drop(network);
+
+        // Another agent, by whose configuration all reach each other.
+        let network = host.open().await;
+        network.sweep(&HashSet::from([web.id.clone(), third.id.clone()])).await.unwrap();
+        assert_eq!(talk(third, web_ips), vec![true; 2]);
+        assert!(!run("nft list ruleset").contains("berth-isolation"));
+    });
+}
+
+/// A pod of the namespace `shop`.
+fn party(name: &str, talks_to: &str) -> Option<Party> {
+    let metadata = PodSandboxMetadata { name: name.into(), namespace: "shop".into(), ..Default::default() };
+    let annotations = [(TALKS_TO.to_owned(), talks_to.to_owned())].into();
+    Party::of(&PodSandboxConfig { metadata: Some(metadata), annotations, ..Default::default() }).unwrap()
 }
 
 fn read(path: &str) -> String {

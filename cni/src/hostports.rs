@@ -6,7 +6,9 @@
 
 use std::net::IpAddr;
 
-use crate::nftables::{Element, Expression as E, Family, Field, Hook, Register, SetType, Transaction};
+use crate::nftables::{
+    Element, Expression as E, Family, Field, Hook, Register, SetType, Transaction, name_bytes, octets,
+};
 
 /// Ports of every address of the host.
 pub const ANY: &str = "ports";
@@ -193,24 +195,10 @@ fn address_size(family: Family) -> (u8, u8) {
     }
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
 /// A port fills the first half of its register.
 fn padded(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
-}
-
-/// A link's name as the kernel loads it: 16 bytes.
-fn name_bytes(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(16, 0);
-    bytes
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub mod firewall;
 pub mod hostports;
 /// Address management: ranges, the next free address, and a store that survives a crash at any step.
 pub mod ipam;
+/// Pods behind one link do not reach each other: a table of nftables, and its pairs of exceptions.
+pub mod isolation;
 /// What leaves a pod network gets the host's address: sets of pods in nftables.
 pub mod masquerade;
 /// A synchronous NETLINK_ROUTE socket: links, addresses and routes, in batches, with the kernel's own error text.

@@ -4,12 +4,12 @@
 //! anything outside its subnet, and that is no multicast, is masqueraded. A pod costs one element, whose comment names its
 //! owner, so that it can be found again by the owner alone.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use crate::netlink::NetlinkError;
-use crate::nftables::{Element, Expression as E, Family, Field, Hook, Nftables, Register, SetType, Transaction};
+use crate::nftables::{
+    Element, Expression as E, Family, Field, Hook, Nftables, Register, SetType, Transaction, octets,
+};
 
 /// The table; its name says who made it.
 const TABLE: &str = "berth_cni_masquerade";
@@ -104,11 +104,4 @@ fn rule(family: Family, set: &str, address: IpNet) -> Vec<E> {
         E::NotEqual(register, vec![multicast]),
         E::Masquerade,
     ]
-}
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
 }

@@ -216,6 +216,9 @@ section! {
         ipv6: Ipv6Subnet = Ipv6Subnet::Ula,
         /// Largest packet of pod interfaces, in bytes. null: that of the node's default route.
         mtu: Option<u32> = None,
+        /// Whether pods reach each other. false: only those do that name each other in the annotation
+        /// `io.berth.network/talks-to`; the node, what lies behind it and its host ports are there for all of them.
+        icc: bool = true,
     }
 }
 

@@ -27,6 +27,9 @@ pub struct NetworkConfig {
     pub subnet_v6: SubnetV6,
     /// Bytes a packet may have; by default what the link of the default route takes.
     pub mtu: Option<u32>,
+    /// Whether pods reach each other (inter-container communication, by Docker's name). If not, only those do that name each other
+    /// ([`TALKS_TO`](super::TALKS_TO)), and what goes to a port of the node.
+    pub icc: bool,
     /// On a tmpfs: the leases, one file an address. No pod survives a reboot, and so no lease should.
     pub run_dir: PathBuf,
     /// On a disk: the pod CIDR that kubelet named, which it does not repeat to an agent that restarts.
@@ -41,6 +44,7 @@ impl NetworkConfig {
             subnet_v4: Ipv4Net::new([10, 88, 0, 0].into(), 16).ok(),
             subnet_v6: SubnetV6::Ula,
             mtu: None,
+            icc: true,
             run_dir: run_dir.into(),
             state_dir: state_dir.into(),
         }

@@ -153,6 +153,14 @@ fn settle_ipv6(bridge: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// Whether frames that go from port to port of a bridge pass the host's packet filters, as kube-proxy's rules need it (br_netfilter).
+pub(super) fn bridges_are_filtered() -> bool {
+    let on = |name: &str| {
+        fs::read_to_string(Path::new("/proc/sys/net/bridge").join(name)).is_ok_and(|text| text.trim() == "1")
+    };
+    on("bridge-nf-call-iptables") && on("bridge-nf-call-ip6tables")
+}
+
 /// Packets pass between bridge and uplinks.
 pub(super) fn assert_forwarding(subnets: &Subnets) -> Result<(), NetworkError> {
     let any = |v4: bool| subnets.ranges().iter().any(|range| range.gateway().is_ipv4() == v4);

@@ -20,6 +20,14 @@ pub const POD_INTERFACE: &str = "eth0";
 pub const POD_SYSCTLS: &[(&str, &str)] =
     &[("net.ipv6.conf.all.accept_ra", "0"), ("net.ipv6.conf.default.accept_ra", "0")];
 
+/// And these where pods are kept apart: their ways to each other lead by the node alone, which would tell them of the direct one.
+pub(super) const ISOLATED_POD_SYSCTLS: &[(&str, &str)] = &[
+    ("net.ipv4.conf.all.accept_redirects", "0"),
+    ("net.ipv4.conf.default.accept_redirects", "0"),
+    ("net.ipv6.conf.all.accept_redirects", "0"),
+    ("net.ipv6.conf.default.accept_redirects", "0"),
+];
+
 /// What a pod got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -74,6 +82,10 @@ fn batch(link: u32, mac: MacAddr, attachment: &Attachment) -> Vec<Request> {
         batch.push(add_address(link, Ipv6Net::new_assert(mac.link_local(), 64).into()));
     }
     batch.extend(attachment.addresses.iter().map(|net| add_address(link, *net)));
+    // A pod that is kept apart has an address and no subnet: the way to its gateway has to be told.
+    let far =
+        attachment.gateways.iter().filter(|gateway| !attachment.addresses.iter().any(|net| net.contains(*gateway)));
+    batch.extend(far.map(|gateway| add_route(&Route::new(IpNet::from(*gateway), None, link))));
     batch.extend(
         attachment
             .gateways

@@ -17,6 +17,7 @@ use crate::model::recovery::{
 use crate::model::{Container, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Pod, PodId, PodPhase};
 use crate::monitor::client::{ExitRecord, Monitor, MonitorError, MonitorEvent, MonitorState, Phase};
 use crate::monitor::protocol::exit_file;
+use crate::network::Party;
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -269,6 +270,7 @@ impl Engine {
         if let Err(error) = self.network.sweep(&pods).await {
             tracing::error!(error = chain(&error), "addresses could not be swept");
         }
+        self.readmit().await;
         if let Err(error) = self.images.sweep().await {
             tracing::error!(error = chain(&error), "image layers could not be swept");
         }
@@ -280,6 +282,18 @@ impl Engine {
         let swept = self.on_disk(sweep_layers).await;
         if let Err(error) = swept {
             tracing::error!(error = chain(&error), "writable layers could not be swept");
+        }
+    }
+
+    /// Where pods are kept apart: those that may talk to each other do so again.
+    async fn readmit(&self) {
+        for pod in self.state.snapshot().pods.values().filter(|pod| pod.state.phase == PodPhase::Ready) {
+            let addresses = pod.state.addresses.clone();
+            // The request was checked when it came.
+            let party = Party::of(&pod.spec.config).unwrap_or_default();
+            if let Err(error) = self.network.admit(&pod.id, party, addresses).await {
+                tracing::error!(pod = %pod.id, error = chain(&error), "the pod cannot talk to those it names");
+            }
         }
     }
 

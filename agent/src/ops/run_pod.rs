@@ -14,7 +14,7 @@ use crate::fault;
 use crate::libcontainer::spec::{selinux, sysctl};
 use crate::model::{Pod, PodId, PodKey, PodSpec, PodState, namespace_options};
 use crate::monitor::client::{MonitorError, PodMonitor, PodNamespaces};
-use crate::network::{self, HostPort, dns};
+use crate::network::{self, HostPort, Party, dns};
 use crate::telemetry::phases::Phases;
 
 /// What a pod's /dev/shm holds at most (rules of the CRI: 64 MiB, pod-wide).
@@ -127,7 +127,7 @@ impl Engine {
             private_ipc: private(options.ipc()),
             private_uts: private(options.network()),
             shared_pid: options.pid() == NamespaceMode::Pod,
-            sysctls: sysctls(spec),
+            sysctls: self.sysctls(spec),
             shm_bytes: private(options.ipc()).then_some(SHM_BYTES),
             shm_label: file_label(spec),
             user_namespace: ids_of(&spec.config)?,
@@ -147,7 +147,7 @@ impl Engine {
         Ok(namespaces)
     }
 
-    /// Gives the pod its addresses; in the host's network it has none.
+    /// Gives the pod its addresses; in the host's network and in one of its own without links (CONTAINER) it has none.
     async fn attach_network(
         self: &Arc<Self>,
         id: &PodId,
@@ -156,12 +156,28 @@ impl Engine {
         undo: &mut Undo,
     ) -> Result<Vec<std::net::IpAddr>, Error> {
         let (Some(netns), Some(netlink)) = (namespaces.netns, namespaces.netlink) else { return Ok(Vec::new()) };
+        if spec.namespaces().network() == NamespaceMode::Container {
+            network::loopback_up(netlink).await?;
+            return Ok(Vec::new());
+        }
         let engine = self.clone();
         let of_undo = id.clone();
         undo.push("release the pod's addresses", move || async move { Ok(engine.network.remove(&of_undo).await?) });
         let attachment = self.network.add(id, netns.as_fd(), netlink).await?;
         self.network.publish(id, &attachment, host_ports(&spec.config)?).await?;
+        self.network.admit(id, party(&spec.config)?, attachment.ips().collect()).await?;
         Ok(attachment.ips().collect())
+    }
+
+    /// What the pod network needs first, then what was asked for, so that the request has the last word.
+    fn sysctls(&self, spec: &PodSpec) -> Vec<(String, String)> {
+        let needed = self.network.pod_sysctls().filter(|_| !spec.host_network());
+        let mut sysctls: Vec<(String, String)> = needed.map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let asked = spec.config.linux.as_ref().map(|linux| linux.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let mut asked: Vec<_> = asked.into_iter().flatten().collect();
+        asked.sort();
+        sysctls.extend(asked);
+        sysctls
     }
 }
 
@@ -170,21 +186,13 @@ fn file_label(spec: &PodSpec) -> Option<String> {
     (!spec.selinux_level.is_empty()).then(|| selinux::pod_file_label(&spec.selinux_level))
 }
 
-/// What the pod network needs first, then what was asked for, so that the request has the last word.
-fn sysctls(spec: &PodSpec) -> Vec<(String, String)> {
-    let needed = if spec.host_network() { &[][..] } else { network::POD_SYSCTLS };
-    let mut sysctls: Vec<(String, String)> =
-        needed.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-    let asked = spec.config.linux.as_ref().map(|linux| linux.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
-    let mut asked: Vec<_> = asked.into_iter().flatten().collect();
-    asked.sort();
-    sysctls.extend(asked);
-    sysctls
-}
-
 fn host_ports(config: &PodSandboxConfig) -> Result<Vec<HostPort>, Error> {
     HostPort::of_mappings(&config.port_mappings)
         .map_err(|error| Error::Invalid { field: "config.port_mappings", reason: error.to_string() })
+}
+
+fn party(config: &PodSandboxConfig) -> Result<Option<Party>, Error> {
+    Party::of(config).map_err(|error| Error::Invalid { field: "config.annotations", reason: error.to_string() })
 }
 
 fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
@@ -196,10 +204,17 @@ fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
         return invalid("config.log_directory", format!("{:?} is not an absolute path", config.log_directory));
     }
     host_ports(config)?;
+    party(config)?;
     let options = namespace_options(config);
-    if options.network() == NamespaceMode::Target || options.network() == NamespaceMode::Container {
-        let reason = format!("{:?} is not a mode for a pod's network: POD or NODE", options.network());
+    if options.network() == NamespaceMode::Target {
+        let reason = "TARGET is not a mode for a pod's network: POD, NODE, or CONTAINER for none".to_owned();
         return invalid("linux.security_context.namespace_options.network", reason);
+    }
+    if options.network() == NamespaceMode::Container
+        && config.port_mappings.iter().any(|mapping| mapping.host_port != 0)
+    {
+        let reason = "the pod has no network (namespace_options.network is CONTAINER) that a host port could lead to";
+        return invalid("config.port_mappings", reason.to_owned());
     }
     if options.pid() == NamespaceMode::Target {
         let reason = "TARGET is for containers, a pod has nothing to target".to_owned();

@@ -56,6 +56,19 @@ impl TestHost {
         PodNetwork::open(self.config()).await.unwrap()
     }
 
+    /// The same where pods are kept apart.
+    pub(crate) async fn open_apart(&self) -> Arc<PodNetwork> {
+        PodNetwork::open(NetworkConfig { icc: false, ..self.config() }).await.unwrap()
+    }
+
+    /// A pod with the sysctls that the network asks for.
+    pub(crate) fn pod_for(&self, network: &PodNetwork) -> Namespace {
+        let pod = self.pod();
+        let sysctls: Vec<_> = network.pod_sysctls().collect();
+        pod.run(move || sysctls.into_iter().for_each(set_sysctl));
+        pod
+    }
+
     pub(crate) fn pod(&self) -> Namespace {
         self.pod_of(PodId::random().unwrap())
     }
@@ -157,9 +170,7 @@ impl Namespace {
         let (ready, made) = mpsc::channel();
         std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            for (name, value) in POD_SYSCTLS {
-                fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value).unwrap();
-            }
+            POD_SYSCTLS.iter().for_each(set_sysctl);
             ready.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
             queue.into_iter().for_each(|job| job());
         });
@@ -192,6 +203,18 @@ impl Namespace {
     pub(crate) fn ping(&self, address: IpAddr) {
         self.run(move || ping(address));
     }
+
+    /// Whether an address answers at all, within a second.
+    pub(crate) fn reaches(&self, address: IpAddr) -> bool {
+        self.run(move || {
+            let ping = Command::new("busybox").args(["ping", "-c", "1", "-W", "1", &address.to_string()]).output();
+            ping.unwrap().status.success()
+        })
+    }
+}
+
+fn set_sysctl((name, value): &(&str, &str)) {
+    fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value).unwrap();
 }
 
 fn netlink_socket() -> OwnedFd {

@@ -56,10 +56,13 @@ pub enum Expression {
     Masquerade,
     /// The packet is dropped.
     Drop,
+    /// The packet passes this chain.
+    Accept,
 }
 
-/// The verdict (`linux/netfilter.h`).
+/// Verdicts (`linux/netfilter.h`).
 const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
 
 impl Expression {
     pub(super) fn write(&self, out: &mut Attributes) {
@@ -90,10 +93,8 @@ impl Expression {
                 data.number(5, port.number());
             }),
             Self::Masquerade => expression("masq", out, |_| {}),
-            Self::Drop => expression("immediate", out, |data| {
-                data.number(1, 0); // NFT_REG_VERDICT
-                data.nest(2, |value| value.nest(2, |verdict| verdict.number(1, NF_DROP)));
-            }),
+            Self::Drop => verdict(NF_DROP, out),
+            Self::Accept => verdict(NF_ACCEPT, out),
         }
     }
 }
@@ -134,6 +135,13 @@ fn load(field: Field, register: Register, out: &mut Attributes) {
             data.number(3, 2); // NFTA_FIB_F_DADDR
         }),
     }
+}
+
+fn verdict(code: u32, out: &mut Attributes) {
+    expression("immediate", out, |data| {
+        data.number(1, 0); // NFT_REG_VERDICT
+        data.nest(2, |value| value.nest(2, |verdict| verdict.number(1, code)));
+    });
 }
 
 fn compare(operation: u32, register: Register, bytes: &[u8], out: &mut Attributes) {

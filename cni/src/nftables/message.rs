@@ -31,6 +31,8 @@ pub enum Hook {
     NatPostrouting,
     /// A filter before connection tracking.
     RawPrerouting,
+    /// A filter of what the host passes on.
+    FilterForward,
 }
 
 /// The shape of a set, or of a map when it has a value: the parts of its key and of its value, in nft's data types and in
@@ -92,6 +94,11 @@ impl SetType {
         Self { key: address_type(family), value: None }
     }
 
+    /// address . address
+    pub const fn address_pairs(family: Family) -> Self {
+        Self { key: concat(address_type(family), address_type(family)), value: None }
+    }
+
     /// Names of links, 16 bytes each.
     pub const fn link_names() -> Self {
         Self { key: LINK_NAME, value: None }
@@ -148,6 +155,7 @@ impl Transaction {
             Hook::NatOutput => ("nat", 3, -100),
             Hook::NatPostrouting => ("nat", 4, 100),
             Hook::RawPrerouting => ("filter", 0, -300),
+            Hook::FilterForward => ("filter", 2, 0),
         };
         self.push("add chain", chain, 3, NLM_F_CREATE, family, |body| {
             body.text(1, table);

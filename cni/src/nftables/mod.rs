@@ -14,6 +14,8 @@ pub use expression::{Expression, Field, Register};
 pub use message::{Element, Hook, SetType, Transaction};
 pub use socket::Nftables;
 
+use std::net::IpAddr;
+
 /// The address family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -25,10 +27,10 @@ pub enum Family {
 
 impl Family {
     /// An address's.
-    pub fn of(address: std::net::IpAddr) -> Self {
+    pub fn of(address: IpAddr) -> Self {
         match address {
-            std::net::IpAddr::V4(_) => Self::V4,
-            std::net::IpAddr::V6(_) => Self::V6,
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
         }
     }
 
@@ -39,4 +41,19 @@ impl Family {
             Self::V6 => 10,
         }
     }
+}
+
+/// An address as a register holds it.
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// A link's name as a register holds it: 16 bytes.
+pub(crate) fn name_bytes(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
 }

@@ -163,6 +163,7 @@ fn network(config: &Config) -> NetworkConfig {
             Ipv6Subnet::Net(net) => SubnetV6::Net(net),
         },
         mtu: network.mtu,
+        icc: network.icc,
         run_dir: config.paths.run_root.join("network"),
         state_dir: config.paths.root.join("network"),
     }

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use cni::ipam::Lease;
 use cni::netlink::{
-    BridgePort, MacAddr, NetlinkError, Socket, VethPair, configure_port, create_veth_pair, delete_link, raise_link,
+    MacAddr, NetlinkError, Socket, VethPair, configure_port, create_veth_pair, delete_link, raise_link,
 };
 use ipnet::IpNet;
 
@@ -73,7 +73,9 @@ impl PodNetwork {
                 Some(address) => *address,
                 None => store.allocate(index, &pool, &lease)?,
             };
-            attachment.addresses.extend(IpNet::new(address, range.subnet().prefix_len()));
+            let subnet = IpNet::new(address, range.subnet().prefix_len()).ok();
+            // A neighbour is asked for by its Ethernet address, and who is kept apart gets no answer: everything goes to the gateway.
+            attachment.addresses.push(subnet.filter(|_| self.config.icc).unwrap_or(address.into()));
             attachment.gateways.push(range.gateway());
         }
         for address in before.into_iter().filter(|old| attachment.ips().all(|ip| ip != *old)) {
@@ -111,7 +113,6 @@ impl PodNetwork {
             return Err(NetworkError::NotReady(self.status().err().unwrap_or_else(|| "there is no bridge".into())));
         };
         attachment.mtu = bridge.mtu;
-        let port = BridgePort::default().hairpin(true);
         for name in interface_names(pod) {
             let pair = VethPair {
                 name: &name,
@@ -135,7 +136,7 @@ impl PodNetwork {
                 Err(error) => return Err(error.into()),
             }
             // A batch does not stop at a refusal, and these go by the name: not before the name is known to be ours.
-            let settle = [configure_port(&name, pod.as_str(), port), raise_link(&name)];
+            let settle = [configure_port(&name, pod.as_str(), self.port()), raise_link(&name)];
             let configured = host.socket.execute(&settle);
             drop(host);
             return configured.map_err(|error| self.unlink(&name, error.into()));

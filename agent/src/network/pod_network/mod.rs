@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cni::ipam::Store;
-use cni::netlink::{Socket, delete_link};
+use cni::netlink::{BridgePort, Socket, configure_port, delete_link};
 use ipnet::IpNet;
 
 use super::host::{self, BridgeState};
 use super::hostport::{HostPort, HostPorts};
-use super::sandbox::Attachment;
+use super::isolation::{Isolation, Party};
+use super::sandbox::{Attachment, ISOLATED_POD_SYSCTLS, POD_SYSCTLS};
 use super::subnets::{Memory, Subnets};
 use super::{NetworkConfig, NetworkError};
 use crate::model::PodId;
@@ -30,6 +31,7 @@ pub struct PodNetwork {
     store: Mutex<Store>,
     host: Mutex<Host>,
     ports: Mutex<HostPorts>,
+    isolation: Mutex<Isolation>,
     /// Held while the host's side is asserted, and over a change of the pod CIDR.
     memory: Mutex<Memory>,
     subnets: ArcSwap<Subnets>,
@@ -58,6 +60,7 @@ impl PodNetwork {
         let network = Self {
             store: Mutex::new(Store::open(&config.run_dir)?),
             ports: Mutex::new(HostPorts::open(config.run_dir.join("ports"), &config.bridge)?),
+            isolation: Mutex::new(Isolation::new(&config.bridge, !config.icc)?),
             host: Mutex::new(Host { socket: Socket::open()?, bridge: None }),
             subnets: ArcSwap::from_pointee(Subnets::resolve(&config, &memory, host::has_ipv6())?),
             memory: Mutex::new(memory),
@@ -106,6 +109,27 @@ impl PodNetwork {
         tokio::task::spawn_blocking(move || lock(&network.ports).publish(pod.as_str(), &addresses, &ports)).await?
     }
 
+    /// Sysctls for a fresh pod namespace, before [`PodNetwork::add`].
+    pub fn pod_sysctls(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> + use<> {
+        let isolated = if self.config.icc { &[][..] } else { ISOLATED_POD_SYSCTLS };
+        POD_SYSCTLS.iter().chain(isolated)
+    }
+
+    /// Where pods are kept apart: lets a connected one talk to those it names that name it. [`PodNetwork::remove`] takes it back.
+    ///
+    /// # Errors
+    /// When the kernel refuses; then it talks to nobody.
+    pub async fn admit(
+        self: &Arc<Self>,
+        pod: &PodId,
+        party: Option<Party>,
+        addresses: Vec<IpAddr>,
+    ) -> Result<(), NetworkError> {
+        let Some(party) = party.filter(|_| !self.config.icc) else { return Ok(()) };
+        let (network, pod) = (Arc::clone(self), pod.clone());
+        tokio::task::spawn_blocking(move || Ok(lock(&network.isolation).admit(&pod, party, addresses)?)).await?
+    }
+
     /// Returns a pod's addresses and host ports; no error when it has none. Its link is left to die with its namespace, which costs
     /// nobody a wait.
     ///
@@ -114,8 +138,9 @@ impl PodNetwork {
     pub async fn remove(self: &Arc<Self>, pod: &PodId) -> Result<(), NetworkError> {
         let (network, pod) = (Arc::clone(self), pod.clone());
         tokio::task::spawn_blocking(move || {
-            // The ports first: an address that is free again must not be reached by them.
+            // The ports first: an address that is free again must not be reached by them, nor have anybody's friends.
             lock(&network.ports).unpublish(pod.as_str())?;
+            lock(&network.isolation).dismiss(&pod)?;
             lock(&network.store).release_owner(pod.as_str())?;
             Ok(())
         })
@@ -161,6 +186,28 @@ impl PodNetwork {
         }
     }
 
+    /// How a pod's end is on the bridge. Where pods are kept apart the table of `isolation` sees what goes from port to port, or, if
+    /// frames are kept from it, none may. Not both: on its way to a port of the node, which leads to another pod, a packet that
+    /// the filters have seen goes from port to port too.
+    fn port(&self) -> BridgePort {
+        BridgePort::default().hairpin(true).isolated(!self.config.icc && !host::bridges_are_filtered())
+    }
+
+    /// The agent before this one may have had another mind about who reaches whom, and somebody about the filtering of bridges.
+    fn settle_ports(&self, host: &mut Host) -> Result<(), NetworkError> {
+        let Some(bridge) = host.bridge else { return Ok(()) };
+        let port = self.port();
+        let ports = host.socket.links(Some(bridge.index))?;
+        let of_pods = ports.iter().filter_map(|link| link.alias.as_deref().map(|alias| (link, alias)));
+        let of_pods = of_pods.filter(|(_, alias)| alias.parse::<PodId>().is_ok());
+        let batch: Vec<_> = of_pods.map(|(link, alias)| configure_port(&link.name, alias, port)).collect();
+        match host.socket.execute(&batch) {
+            // A namespace died meanwhile.
+            Err(error) if error.not_found() => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     fn reassert_blocking(&self) -> Result<(), NetworkError> {
         let memory = lock(&self.memory);
         self.assert_host(&memory)
@@ -172,7 +219,8 @@ impl PodNetwork {
         let outcome = self.assert_bridge(&subnets).and_then(|served| {
             host::assert_forwarding(&subnets)?;
             let firewall = host::assert_firewall(&self.config.bridge, &served);
-            firewall.and(lock(&self.ports).assert())
+            let isolated = lock(&self.isolation).assert().map_err(NetworkError::from);
+            firewall.and(lock(&self.ports).assert()).and(isolated)
         });
         self.problem.store(outcome.as_ref().err().map(|error| Arc::new(whole_text(error))));
         outcome
@@ -185,6 +233,7 @@ impl PodNetwork {
         let (bridge, served) =
             host::assert_bridge(&mut host.socket, &self.config, subnets, in_use).inspect_err(|_| host.bridge = None)?;
         host.bridge = Some(bridge);
+        self.settle_ports(&mut host)?;
         Ok(served)
     }
 
