@@ -48,6 +48,7 @@ const RULES: &[Rule] = &[
             "libcontainer::apparmor",
             "libcontainer::cgroup",
             "libcontainer::host",
+            "libcontainer::spec",
             "model",
             "monitor::client",
             "network",

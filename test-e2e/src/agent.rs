@@ -30,8 +30,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent in `host` with everything below `folder`, and waits until its socket answers.
-    pub fn start(host: &Host, folder: &Path, cgroup: &str) -> io::Result<Agent> {
+    /// Starts an agent in `host` with everything below `folder` and `more` in its configuration, and waits until its socket answers.
+    pub fn start(host: &Host, folder: &Path, cgroup: &str, more: &str) -> io::Result<Agent> {
         let binary = match std::env::var_os("BERTH_BIN") {
             Some(path) => PathBuf::from(path),
             None => sibling_binary("berth")?,
@@ -47,9 +47,14 @@ impl Agent {
             fault_file: folder.join("fault"),
             binary,
         };
-        std::fs::write(&agent.config, agent.configuration())?;
+        agent.configure(more)?;
         agent.launch(host)?;
         Ok(agent)
+    }
+
+    /// Writes the configuration that the next start reads: the usual one, and `more` keys of the top level.
+    pub fn configure(&self, more: &str) -> io::Result<()> {
+        std::fs::write(&self.config, self.configuration() + more)
     }
 
     fn configuration(&self) -> String {

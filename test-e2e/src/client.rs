@@ -50,7 +50,12 @@ impl Client {
 
     /// RunPodSandbox with the default handler; the answer is the pod's id.
     pub async fn run_pod(&self, config: v1::PodSandboxConfig) -> Result<String, Status> {
-        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        self.run_pod_of(config, "").await
+    }
+
+    /// RunPodSandbox with that handler.
+    pub async fn run_pod_of(&self, config: v1::PodSandboxConfig, handler: &str) -> Result<String, Status> {
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         Ok(self.runtime.clone().run_pod_sandbox(within(RUN_POD, request)).await?.into_inner().pod_sandbox_id)
     }
 

@@ -105,6 +105,16 @@ impl Fixture {
         name: &str,
         change: impl FnOnce(&mut v1::PodSandboxConfig),
     ) -> Result<Pod<'_>, tonic::Status> {
+        self.try_pod_of("", name, change).await
+    }
+
+    /// A pod of a runtime handler that may be refused.
+    pub async fn try_pod_of(
+        &self,
+        handler: &str,
+        name: &str,
+        change: impl FnOnce(&mut v1::PodSandboxConfig),
+    ) -> Result<Pod<'_>, tonic::Status> {
         let mut config = spec::pod(name, &self.machine.folder);
         config.linux.get_or_insert_default().cgroup_parent = self.machine.cgroup_parent(None);
         change(&mut config);
@@ -112,7 +122,7 @@ impl Fixture {
             // kubelet makes it before it runs the pod.
             std::fs::create_dir_all(&config.log_directory).unwrap_or_else(|e| panic!("{}: {e}", config.log_directory));
         }
-        let id = self.client.run_pod(config.clone()).await?;
+        let id = self.client.run_pod_of(config.clone(), handler).await?;
         self.pods.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(id.clone());
         Ok(Pod::new(self, id, config))
     }

@@ -43,21 +43,31 @@ pub struct Setup {
     pub inside: Option<i32>,
     /// Put the agent's root on a tmpfs of so many MiB.
     pub root_size: Option<u64>,
+    /// More of the agent's configuration: keys of the top level.
+    pub configuration: String,
 }
 
 impl Setup {
+    fn own_name(&self) -> String {
+        format!("berth-e2e-{}-{}", std::process::id(), self.name)
+    }
+
+    /// The machine's folder, before it is made.
+    pub fn folder(&self) -> PathBuf {
+        std::env::temp_dir().join(self.own_name())
+    }
+
     /// What `CRI_ENDPOINT` and `CRI_HOST_PID` say.
     pub fn from_environment(name: &str) -> Setup {
         let inside = std::env::var("CRI_HOST_PID").ok().and_then(|pid| pid.parse().ok());
-        Setup { name: name.to_owned(), endpoint: std::env::var("CRI_ENDPOINT").ok(), inside, root_size: None }
+        Setup { name: name.to_owned(), endpoint: std::env::var("CRI_ENDPOINT").ok(), inside, ..Setup::default() }
     }
 }
 
 impl Machine {
     /// Starts the host, a registry with the busybox image in it, and, if no runtime runs yet, the agent.
     pub fn start(setup: &Setup) -> std::io::Result<Machine> {
-        let name = format!("berth-e2e-{}-{}", std::process::id(), setup.name);
-        let folder = std::env::temp_dir().join(&name);
+        let (name, folder) = (setup.own_name(), setup.folder());
         // A dash would make it a slice in a slice in a slice.
         let cgroup = if with_systemd() { format!("{}.slice", name.replace('-', "_")) } else { name };
         std::fs::create_dir_all(&folder)?;
@@ -82,7 +92,7 @@ impl Machine {
         let (agent, endpoint) = match &setup.endpoint {
             Some(endpoint) => (None, endpoint.clone()),
             None => {
-                let agent = Agent::start(&host, &folder, &cgroup)?;
+                let agent = Agent::start(&host, &folder, &cgroup, &setup.configuration)?;
                 let endpoint = agent.endpoint();
                 (Some(Mutex::new(agent)), endpoint)
             }

@@ -2,12 +2,13 @@
 
 use tracing_subscriber::filter::Targets;
 
+use super::handlers::check_runtimes;
 use super::resolve::ConfigError;
 use super::settings::{CgroupDriver, Ipv6Subnet, Network, Settings, UserNamespaces};
 
 /// Refuses settings that cannot work together or at all.
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
-    let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
+    let refuse = |key: &str, reason: String| Err(ConfigError::Value { key: key.to_owned(), reason });
     let absolute = [
         ("root", Some(&settings.root)),
         ("run_root", Some(&settings.run_root)),
@@ -62,11 +63,12 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         return refuse("image.stall_period", "it and `connect_timeout` must be above zero".to_owned());
     }
     check_user_namespaces(&settings.user_namespaces)?;
+    check_runtimes(&settings.runtimes)?;
     check_network(&settings.network)
 }
 
 fn check_user_namespaces(settings: &UserNamespaces) -> Result<(), ConfigError> {
-    let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
+    let refuse = |key: &str, reason: String| Err(ConfigError::Value { key: key.to_owned(), reason });
     let UserNamespaces { first_id, ids_per_pod, pods } = *settings;
     if ids_per_pod == 0 {
         return refuse("user_namespaces.ids_per_pod", "at least 1 is needed".to_owned());
@@ -91,7 +93,7 @@ fn is_scope(path: &str) -> bool {
 }
 
 fn check_network(network: &Network) -> Result<(), ConfigError> {
-    let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
+    let refuse = |key: &str, reason: String| Err(ConfigError::Value { key: key.to_owned(), reason });
     // dev_valid_name() of the kernel, and no character that means something in a firewall rule.
     let name = network.bridge.as_str();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);

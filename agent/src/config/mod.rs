@@ -4,6 +4,8 @@
 
 /// Values that cannot work.
 mod check;
+/// Runtime handlers.
+mod handlers;
 /// The default file and the reference page.
 mod reference;
 /// From what was written to what holds.
@@ -13,10 +15,11 @@ mod settings;
 /// Values as the file spells them: `30s`, `64GiB`.
 mod values;
 
+pub use handlers::{CapabilityName, ProcessLimit, Runtimes};
 pub use reference::{default_yaml, reference_page};
 pub use resolve::{Config, ConfigError, DEFAULT_FILE, Overrides, Paths};
 pub use settings::{
-    Blockio, Cdi, CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Settings,
-    Streaming, UserNamespaces,
+    Blockio, Cdi, CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Runtime,
+    Settings, Streaming, UserNamespaces,
 };
 pub use values::{Size, Span};

@@ -8,7 +8,7 @@ use super::values::{Entry, Shown, Yaml};
 fn all() -> Vec<Entry> {
     match Settings::default().shown() {
         Shown::Section(entries) => entries,
-        Shown::Value(_) => Vec::new(),
+        Shown::Value(_) | Shown::Named(_) => Vec::new(),
     }
 }
 
@@ -22,7 +22,7 @@ pub fn default_yaml() -> String {
 
 fn write_section(out: &mut String, entries: &[Entry], indent: &str) {
     for entry in entries {
-        let section = matches!(entry.value, Shown::Section(_));
+        let section = matches!(entry.value, Shown::Section(_) | Shown::Named(_));
         if section || indent.is_empty() {
             out.push('\n');
         }
@@ -36,6 +36,10 @@ fn write_section(out: &mut String, entries: &[Entry], indent: &str) {
             Shown::Section(entries) => {
                 let _ = writeln!(out, "{indent}{}:", entry.key);
                 write_section(out, entries, &format!("{indent}  "));
+            }
+            Shown::Named(entries) => {
+                let _ = writeln!(out, "{indent}{}: {{}}\n{indent}#   NAME:", entry.key);
+                write_section(out, entries, &format!("{indent}#     "));
             }
         }
     }
@@ -60,13 +64,15 @@ This page is made from the source: `UPDATE_DOCS=1 cargo test -p berth config::re
 pub fn reference_page() -> String {
     let mut out = INTRODUCTION.to_owned();
     let (sections, top): (Vec<_>, Vec<_>) =
-        all().into_iter().partition(|entry| matches!(entry.value, Shown::Section(_)));
+        all().into_iter().partition(|entry| !matches!(entry.value, Shown::Value(_)));
     out.push_str("\n## Top level\n");
     write_table(&mut out, &top, "");
     for section in sections {
         let _ = writeln!(out, "\n## `{}`\n\n{}", section.key, section.doc.join(" "));
-        if let Shown::Section(entries) = &section.value {
-            write_table(&mut out, entries, section.key);
+        match &section.value {
+            Shown::Section(entries) => write_table(&mut out, entries, section.key),
+            Shown::Named(entries) => write_table(&mut out, entries, &format!("{}.NAME", section.key)),
+            Shown::Value(_) => {}
         }
     }
     out

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::check;
+use super::handlers::Runtimes;
 use super::settings::{Blockio, Cdi, CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Settings, UserNamespaces};
 
 /// The file that is read when none is named.
@@ -35,6 +36,8 @@ pub struct Config {
     pub blockio: Blockio,
     /// Ids that the runtime hands out itself.
     pub user_namespaces: UserNamespaces,
+    /// What a pod's RuntimeClass can choose beside the default.
+    pub runtimes: Runtimes,
 }
 
 /// Absolute paths.
@@ -99,7 +102,7 @@ pub enum ConfigError {
     #[error("configuration: {key}: {reason}")]
     Value {
         /// The key, with its section.
-        key: &'static str,
+        key: String,
         /// What is wrong with it.
         reason: String,
     },
@@ -148,6 +151,7 @@ impl Config {
             cdi: settings.cdi,
             blockio: settings.blockio,
             user_namespaces: settings.user_namespaces,
+            runtimes: settings.runtimes,
         })
     }
 }

@@ -9,6 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::handlers::{CapabilityName, ProcessLimit, Runtimes, runtimes};
 use super::values::{Entry, Shown, Size, Span, Yaml};
 
 /// A section whose keys are all commented out reads as null.
@@ -252,6 +253,25 @@ section! {
 }
 
 section! {
+    /// A runtime handler, by the name that a RuntimeClass has for it. "" is the handler of pods that name none.
+    Runtime {
+        /// Whether pods and containers may be privileged; where not, those that ask to be are refused.
+        privileged: bool = true,
+        /// A privileged container gets only the devices that it names, not all of the host's.
+        privileged_without_host_devices: bool = false,
+        /// The capabilities of containers before their own are added and dropped. null: the usual fourteen.
+        capabilities: Option<Vec<CapabilityName>> = None,
+        /// Limits of containers' processes, like nofile=1024:524288. What is not named is as the agent's own.
+        rlimits: Vec<ProcessLimit> = Vec::new(),
+        /// A seccomp profile, a JSON file as docker has it, for containers that ask for the runtime's default. It is read
+        /// for each. null: Berth's own.
+        seccomp_profile: Option<PathBuf> = None,
+        /// A loaded AppArmor profile for containers that ask for the runtime's default or say nothing. null: Berth's own.
+        apparmor_profile: Option<String> = None,
+    }
+}
+
+section! {
     /// The whole file.
     Settings {
         /// What has to survive a reboot: images, writable layers, addresses.
@@ -291,5 +311,8 @@ section! {
         /// Pods in user namespaces.
         #[serde(deserialize_with = "null_is_default")]
         user_namespaces: UserNamespaces = UserNamespaces::default(),
+        /// Runtime handlers: each a name with the keys below, all of them optional. See runtimes.md.
+        #[serde(deserialize_with = "runtimes")]
+        runtimes: Runtimes = Runtimes::new(),
     }
 }

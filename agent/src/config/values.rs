@@ -88,6 +88,8 @@ pub(super) enum Shown {
     Value(String),
     /// More keys.
     Section(Vec<Entry>),
+    /// Names of the operator's choice, each with these keys; none by default.
+    Named(Vec<Entry>),
 }
 
 /// What a value looks like in the file.
@@ -147,7 +149,7 @@ impl<T: Yaml> Yaml for Vec<T> {
     fn shown(&self) -> Shown {
         let text = |value: &T| match value.shown() {
             Shown::Value(text) => text,
-            Shown::Section(_) => String::new(),
+            Shown::Section(_) | Shown::Named(_) => String::new(),
         };
         Shown::Value(format!("[{}]", self.iter().map(text).collect::<Vec<_>>().join(", ")))
     }

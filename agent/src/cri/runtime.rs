@@ -60,7 +60,7 @@ impl RuntimeService for Face {
 
     async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
         let engine = self.readiness.engine().await;
-        let mut status = convert::status(engine.network().status(), engine.host().user_namespaces);
+        let mut status = convert::status(engine.network().status(), engine.handlers(), engine.host().user_namespaces);
         if request.get_ref().verbose {
             let snapshot = engine.snapshot();
             status.info = convert::node_info(snapshot.pods.len(), snapshot.containers.len(), self.cgroup_driver);

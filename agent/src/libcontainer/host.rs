@@ -10,7 +10,7 @@ use cri_api::v1::ContainerConfig;
 use rustix::thread::CapabilitySet;
 
 use super::apparmor;
-use super::spec::{CgroupMounts, HostDevice, HostDevices, HostFacts};
+use super::spec::{CgroupMounts, Defaults, HostDevice, HostDevices, HostFacts};
 
 /// A look at the host that failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,15 +55,15 @@ pub fn facts(cgroups: CgroupMounts) -> Result<HostFacts, HostError> {
     })
 }
 
-/// The devices that a request names, and all of the host's when it is privileged.
+/// The devices that a request names, and all of the host's when it is privileged and the handler says nothing else.
 ///
 /// # Errors
 /// When a named device is not there or is none.
-pub fn devices(config: &ContainerConfig) -> Result<HostDevices, HostError> {
+pub fn devices(config: &ContainerConfig, defaults: &Defaults) -> Result<HostDevices, HostError> {
     let requested = config.devices.iter().map(|device| below(Path::new(&device.host_path)));
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let privileged = context.is_some_and(|context| context.privileged);
-    let all = if privileged { host_devices()? } else { Vec::new() };
+    let all = if privileged && !defaults.without_host_devices { host_devices()? } else { Vec::new() };
     Ok(HostDevices { requested: requested.collect::<Result<_, _>>()?, all })
 }
 
@@ -183,10 +183,10 @@ mod tests {
             devices: vec![Device { host_path: path.into(), ..Default::default() }],
             ..Default::default()
         };
-        let found = devices(&config("/dev/null")).unwrap();
+        let found = devices(&config("/dev/null"), &Defaults::default()).unwrap();
         assert_eq!((found.requested[0][0].major, found.requested[0][0].minor), (1, 3));
         assert!(found.all.is_empty());
-        assert!(devices(&config("/etc/passwd")).is_err());
-        assert!(devices(&config("/dev/no-such-device")).is_err());
+        assert!(devices(&config("/etc/passwd"), &Defaults::default()).is_err());
+        assert!(devices(&config("/dev/no-such-device"), &Defaults::default()).is_err());
     }
 }

@@ -68,6 +68,17 @@ pub enum Error {
         /// What the verb needs.
         wanted: &'static str,
     },
+    /// The pod's handler was configured when it was made.
+    #[error(
+        "the runtime handler {handler:?} of pod {pod} is not configured any more: the pod can be stopped and removed, but no \
+         container made in it"
+    )]
+    NoHandler {
+        /// Which pod.
+        pod: String,
+        /// Its handler.
+        handler: String,
+    },
     /// A state was asked to take an impossible step.
     #[error(transparent)]
     Step(#[from] IllegalStep),
@@ -246,7 +257,9 @@ impl Error {
             Self::AmbiguousId(_) | Self::Invalid { .. } => ErrorKind::InvalidArgument,
             Self::NameInUse { .. } => ErrorKind::AlreadyExists,
             Self::NoIds { .. } => ErrorKind::ResourceExhausted,
-            Self::WrongState { .. } | Self::Step(_) | Self::OldMonitor { .. } => ErrorKind::FailedPrecondition,
+            Self::WrongState { .. } | Self::Step(_) | Self::OldMonitor { .. } | Self::NoHandler { .. } => {
+                ErrorKind::FailedPrecondition
+            }
             Self::ExecTimeout { .. } | Self::StopTimeout(_) => ErrorKind::DeadlineExceeded,
             Self::Io { source, .. } | Self::System { source, .. } => io_kind(source),
             Self::Image(source) => image_kind(source),

@@ -20,6 +20,8 @@ mod exec;
 mod exec_stream;
 /// ExecSync.
 mod exec_sync;
+/// Runtime handlers.
+mod handlers;
 /// Requests under way, joined by their retries.
 mod inflight;
 /// One lock per object.
@@ -89,6 +91,7 @@ use crate::stream::StreamServer;
 
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
+pub use handlers::{Handler, Handlers};
 pub use stats::{Disk, Interface, LayerUsage, PodStats, Stats, Traffic};
 pub use user_namespace::IdBlocks;
 
@@ -104,6 +107,7 @@ pub struct Engine {
     cgroups: Layout,
     systemd: Option<Systemd>,
     host: HostFacts,
+    handlers: Handlers,
     node: NodeFiles,
     ids: user_namespace::Ids,
     filters: FilterCache,
@@ -138,6 +142,8 @@ pub struct Parts {
     pub cgroup_parent: String,
     /// What this host can do.
     pub host: HostFacts,
+    /// What a pod's RuntimeClass can choose.
+    pub handlers: Handlers,
     /// The ids of pods in user namespaces whose client names none.
     pub id_blocks: Option<IdBlocks>,
     /// What the operator says of the node's devices.
@@ -185,8 +191,20 @@ impl Engine {
     /// # Errors
     /// When the agent's folders cannot be made.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
-        let Parts { paths, images, network, spawner, streams, cgroups, systemd, cgroup_parent, host, id_blocks, node } =
-            parts;
+        let Parts {
+            paths,
+            images,
+            network,
+            spawner,
+            streams,
+            cgroups,
+            systemd,
+            cgroup_parent,
+            host,
+            handlers,
+            id_blocks,
+            node,
+        } = parts;
         for dir in [paths.container_layers(), paths.trash()] {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|source| Error::Io { op: "make", path: dir, source })?;
@@ -201,6 +219,7 @@ impl Engine {
             cgroups,
             systemd,
             host,
+            handlers,
             node,
             ids: user_namespace::Ids::new(id_blocks),
             filters: FilterCache::default(),
@@ -234,6 +253,11 @@ impl Engine {
     /// What this host can do.
     pub fn host(&self) -> &HostFacts {
         &self.host
+    }
+
+    /// What a pod's RuntimeClass can choose.
+    pub fn handlers(&self) -> &Handlers {
+        &self.handlers
     }
 
     /// The pod network, for its status and its CIDR.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cri_api::v1::{LinuxContainerSecurityContext, Mount};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use prost::Message;
 
 use super::node_extras::rdt_tasks;
@@ -22,8 +22,8 @@ use crate::libcontainer::plan::{
     Attributes, FdSource, ImageTree, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan,
 };
 use crate::libcontainer::run;
-use crate::libcontainer::spec::security::{self, AppArmorChoice, SeccompChoice};
-use crate::libcontainer::spec::{self, PodPaths, ResolvedUser, SpecInput, selinux};
+use crate::libcontainer::spec::security::{self, SeccompChoice};
+use crate::libcontainer::spec::{self, Defaults, PodPaths, ResolvedUser, SpecInput, selinux};
 use crate::model::{ContainerId, ContainerSpec, ImageVolume, Pod, ProcessUser};
 use crate::monitor::client::{self, LogTarget, Placeholder};
 
@@ -97,8 +97,8 @@ impl Engine {
         let passwd = accounts::read(&root_fd[0], "etc/passwd")?;
         let group = accounts::read(&root_fd[0], "etc/group")?;
         let user = spec::user::resolve(context, image_user(image), &passwd, &group)?;
-        let profile = self.seccomp_profile(context)?;
-        self.require_apparmor_profile(context)?;
+        let defaults = &self.handlers.of_pod(pod)?.defaults;
+        let profile = seccomp_profile(context, defaults)?;
         let run_dir = self.state.records().pod_dir(&pod.id);
         let mut oci = spec::build(&SpecInput {
             sandbox: &pod.spec.config,
@@ -106,12 +106,14 @@ impl Engine {
             image: &image.config,
             user: &user,
             pod: &pod_paths(&run_dir),
-            devices: &host::devices(&spec.config)?,
+            devices: &host::devices(&spec.config, defaults)?,
             seccomp_profile: profile.as_deref(),
             cgroups_path: &spec.cgroup,
             selinux_level: &pod.spec.selinux_level,
+            defaults,
             host: &self.host,
         })?;
+        self.require_apparmor_profile(&oci)?;
         self.add_node_extras(&mut oci, pod, id, spec)?;
         let rdt = rdt_tasks(&oci)?;
         let linux = oci.linux().as_ref();
@@ -185,22 +187,13 @@ impl Engine {
         })
     }
 
-    fn seccomp_profile(&self, context: Option<&LinuxContainerSecurityContext>) -> Result<Option<Vec<u8>>, Error> {
-        let SeccompChoice::Localhost(name) = security::seccomp_choice(context)? else { return Ok(None) };
-        match std::fs::read(&name) {
-            Ok(profile) => Ok(Some(profile)),
-            Err(error) => Err(Error::Invalid {
-                field: "linux.security_context.seccomp",
-                reason: format!("the localhost profile {name:?} cannot be read: {error}"),
-            }),
-        }
-    }
-
     /// The kernel would refuse a profile that is not loaded, too, but with a bare ENOENT.
-    fn require_apparmor_profile(&self, context: Option<&LinuxContainerSecurityContext>) -> Result<(), Error> {
-        let AppArmorChoice::Localhost(name) = security::apparmor_choice(context)? else { return Ok(()) };
-        let reason = match apparmor::is_loaded(&name) {
-            _ if !self.host.apparmor => return Ok(()),
+    fn require_apparmor_profile(&self, oci: &Spec) -> Result<(), Error> {
+        let profile = oci.process().as_ref().and_then(|process| process.apparmor_profile().as_ref());
+        let Some(name) = profile.filter(|name| self.host.apparmor_default.as_ref() != Some(name)) else {
+            return Ok(());
+        };
+        let reason = match apparmor::is_loaded(name) {
             Ok(true) => return Ok(()),
             Ok(false) => format!("the profile {name:?} is not loaded on this node (apparmor_parser -r FILE loads it)"),
             Err(error) => format!("cannot tell whether the profile {name:?} is loaded: {error}"),
@@ -232,6 +225,21 @@ impl Engine {
         let failed = |source| Error::Io { op: "read the record", path: path.clone(), source };
         let bytes = std::fs::read(&path).map_err(failed)?;
         ProcessPlan::decode(bytes.as_slice()).map_err(|error| failed(std::io::Error::other(error)))
+    }
+}
+
+/// The file of the profile that is not our own.
+fn seccomp_profile(
+    context: Option<&LinuxContainerSecurityContext>,
+    defaults: &Defaults,
+) -> Result<Option<Vec<u8>>, Error> {
+    let SeccompChoice::Localhost(name) = security::seccomp_choice(context, defaults)? else { return Ok(None) };
+    match std::fs::read(&name) {
+        Ok(profile) => Ok(Some(profile)),
+        Err(error) => Err(Error::Invalid {
+            field: "linux.security_context.seccomp",
+            reason: format!("the localhost profile {name:?} cannot be read: {error}"),
+        }),
     }
 }
 

@@ -49,7 +49,8 @@ impl Engine {
         undo: &mut Undo,
     ) -> Result<PodId, Error> {
         let mut phases = Phases::start("run_pod");
-        validate(&config, &handler)?;
+        self.handlers.check(&handler, &config)?;
+        validate(&config)?;
         self.check_cgroup_parent(&config)?;
         self.check_user_namespace(&config)?;
         self.refuse_used_name(&config)?;
@@ -195,11 +196,8 @@ fn party(config: &PodSandboxConfig) -> Result<Option<Party>, Error> {
     Party::of(config).map_err(|error| Error::Invalid { field: "config.annotations", reason: error.to_string() })
 }
 
-fn validate(config: &PodSandboxConfig, handler: &str) -> Result<(), Error> {
+fn validate(config: &PodSandboxConfig) -> Result<(), Error> {
     let invalid = |field, reason| Err(Error::Invalid { field, reason });
-    if !handler.is_empty() {
-        return invalid("runtime_handler", format!("{handler:?} is not configured; only the default handler \"\" is"));
-    }
     if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
         return invalid("config.log_directory", format!("{:?} is not an absolute path", config.log_directory));
     }

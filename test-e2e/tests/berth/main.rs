@@ -6,6 +6,7 @@ mod apparmor;
 mod budgets;
 mod disk;
 mod fault_points;
+mod handlers;
 mod images;
 mod leaks;
 mod node_extras;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::handlers::handlers;
 use crate::config::{CgroupDriver, Config, Ipv6Subnet, UserNamespaces};
 use crate::image::{ImageConfig, ImageError, ImageStore};
 use crate::libcontainer::apparmor;
@@ -84,6 +85,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         systemd,
         cgroup_parent: pod_parent(config),
         host,
+        handlers: handlers(config),
         id_blocks: id_blocks(config),
         node: NodeFiles { cdi_dirs: config.cdi.spec_dirs.clone(), blockio_config: config.blockio.config.clone() },
     };

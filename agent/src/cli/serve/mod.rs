@@ -5,6 +5,8 @@
 
 /// The parts of the engine, put together.
 mod engine;
+/// Runtime handlers.
+mod handlers;
 /// One agent a state.
 mod lock;
 /// The CRI socket.

@@ -6,9 +6,14 @@ use cri_api::v1;
 use serde_json::json;
 
 use crate::model::{Container, Pod};
+use crate::ops::Handlers;
 
-/// Status. `network` is why pods would get no network, if they would not; `user_namespaces`: pods can have such.
-pub(in crate::cri) fn status(network: Result<(), String>, user_namespaces: bool) -> v1::StatusResponse {
+/// Status. `network` is why pods would get no network, if they would not.
+pub(in crate::cri) fn status(
+    network: Result<(), String>,
+    handlers: &Handlers,
+    user_namespaces: bool,
+) -> v1::StatusResponse {
     let (ready, message) = match network {
         Ok(()) => (true, String::new()),
         Err(message) => (false, message),
@@ -22,12 +27,14 @@ pub(in crate::cri) fn status(network: Result<(), String>, user_namespaces: bool)
     };
     let conditions =
         vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", ready, reason, message)];
-    let handler = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces };
+    let handler = |name: &str| v1::RuntimeHandler {
+        name: name.to_owned(),
+        features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
+    };
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions }),
         info: HashMap::new(),
-        // The default handler's name is the empty one.
-        runtime_handlers: vec![v1::RuntimeHandler { name: String::new(), features: Some(handler) }],
+        runtime_handlers: handlers.names().map(handler).collect(),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,
@@ -78,18 +85,21 @@ fn info(value: serde_json::Value) -> HashMap<String, String> {
 mod tests {
     use super::super::sample;
     use super::*;
+    use crate::ops::Handler;
 
     #[test]
-    fn both_conditions_and_the_default_handler_are_always_told() {
+    fn both_conditions_and_all_handlers_are_always_told() {
+        let handlers = Handlers::new([("strict".to_owned(), Handler::default())].into());
         for network in [Ok(()), Err("no bridge".to_owned())] {
-            let status = status(network.clone(), true);
+            let status = status(network.clone(), &handlers, true);
             let features = status.runtime_handlers[0].features.unwrap();
             assert!(features.user_namespaces);
             let conditions = status.status.unwrap().conditions;
             let told: Vec<_> = conditions.iter().map(|it| (it.r#type.as_str(), it.status)).collect();
             assert_eq!(told, [("RuntimeReady", true), ("NetworkReady", network.is_ok())]);
             assert_eq!(conditions[1].message, network.err().unwrap_or_default());
-            assert_eq!(status.runtime_handlers[0].name, "");
+            let names: Vec<_> = status.runtime_handlers.iter().map(|handler| handler.name.as_str()).collect();
+            assert_eq!(names, ["", "strict"]);
         }
     }
 

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use cri_api::v1::LinuxContainerSecurityContext;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
+use super::Defaults;
+
 /// By number (include/uapi/linux/capability.h).
 pub const BY_NUMBER: [Capability; 41] = [
     Capability::Chown,
@@ -148,12 +150,14 @@ fn apply(base: Capabilities, add: &[String], drop: &[String]) -> Result<Capabili
 /// because the kernel refuses an ambient capability that is not inheritable.
 pub(super) fn for_container(
     context: Option<&LinuxContainerSecurityContext>,
+    defaults: &Defaults,
 ) -> Result<LinuxCapabilities, UnknownCapability> {
     let requested = context.and_then(|context| context.capabilities.clone()).unwrap_or_default();
     let mut granted: HashSet<Capability> = if context.is_some_and(|context| context.privileged) {
         BY_NUMBER.into_iter().collect()
     } else {
-        apply(DEFAULT.into_iter().collect(), &requested.add_capabilities, &requested.drop_capabilities)?
+        let base = defaults.capabilities.clone().unwrap_or_else(|| DEFAULT.into_iter().collect());
+        apply(base, &requested.add_capabilities, &requested.drop_capabilities)?
     };
     let ambient = apply(HashSet::new(), &requested.add_ambient_capabilities, &[])?;
     granted.extend(&ambient);
@@ -206,6 +210,24 @@ mod tests {
     }
 
     #[test]
+    fn a_handlers_own_are_what_is_added_to_and_dropped_from() {
+        let defaults =
+            Defaults { capabilities: Some([Capability::Kill, Capability::Chown].into()), ..Default::default() };
+        let context = |add: &[&str], drop: &[&str], privileged| LinuxContainerSecurityContext {
+            capabilities: Some(cri_api::v1::Capability {
+                add_capabilities: names(add),
+                drop_capabilities: names(drop),
+                ..Default::default()
+            }),
+            privileged,
+            ..Default::default()
+        };
+        let bounding = |context| mask(for_container(Some(&context), &defaults).unwrap().bounding().as_ref());
+        assert_eq!(bounding(context(&["NET_ADMIN"], &["CHOWN"], false)), 1 << 12 | 1 << 5);
+        assert_eq!(bounding(context(&[], &[], true)), (1 << 41) - 1);
+    }
+
+    #[test]
     fn ambient_comes_with_the_sets_it_needs() {
         let context = LinuxContainerSecurityContext {
             capabilities: Some(cri_api::v1::Capability {
@@ -215,7 +237,7 @@ mod tests {
             }),
             ..Default::default()
         };
-        let sets = for_container(Some(&context)).unwrap();
+        let sets = for_container(Some(&context), &Defaults::default()).unwrap();
         for set in [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()] {
             assert_eq!(mask(set.as_ref()), 1 << 12);
         }

@@ -97,10 +97,10 @@ fn rule(allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64
 }
 
 /// Deny everything, then allow: mknod of any device (a node is nothing without the right to open it), the usual ones,
-/// the granted ones.
-pub(super) fn rules(privileged: bool, granted: &[Granted]) -> Vec<LinuxDeviceCgroup> {
+/// the granted ones. With `any` everything is allowed.
+pub(super) fn rules(any: bool, granted: &[Granted]) -> Vec<LinuxDeviceCgroup> {
     use LinuxDeviceType::A;
-    if privileged {
+    if any {
         return vec![rule(true, A, None, None, "rwm")];
     }
     let mut rules = vec![rule(false, A, None, None, "rwm")];

@@ -6,6 +6,8 @@
 
 /// Names, numbers and sets of capabilities, and the CRI's add and drop lists.
 pub mod capability;
+/// What the operator's runtime handler says.
+mod defaults;
 /// Requested and default devices, and the device cgroup's rules.
 mod device;
 /// Why a request cannot become a `Spec`.
@@ -36,6 +38,7 @@ use cri_api::v1::{ContainerConfig, LinuxContainerSecurityContext, PodSandboxConf
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Linux, Mount, Process, Root, Spec, User};
 
+pub use defaults::Defaults;
 pub use device::usual_device_rules;
 pub use error::SpecError;
 pub use host::{CgroupMounts, Hierarchy, HostDevice, HostDevices, HostFacts};
@@ -83,6 +86,8 @@ pub struct SpecInput<'a> {
     pub cgroups_path: &'a str,
     /// The pod's level, where SELinux is on.
     pub selinux_level: &'a str,
+    /// What the pod's runtime handler says.
+    pub defaults: &'a Defaults,
     /// What the host can do.
     pub host: &'a HostFacts,
 }
@@ -138,10 +143,10 @@ fn build_process(input: &SpecInput<'_>, annotations: &mut HashMap<String, String
         .set_args(Some(process::args(input)?))
         .set_env(Some(process::environment(input, annotations)?))
         .set_cwd(process::cwd(input)?)
-        .set_capabilities(Some(capability::for_container(context)?))
-        .set_rlimits(None)
+        .set_capabilities(Some(capability::for_container(context, input.defaults)?))
+        .set_rlimits(Some(input.defaults.rlimits.clone()).filter(|limits| !limits.is_empty()))
         .set_no_new_privileges(Some(context.is_some_and(|context| context.no_new_privs)))
-        .set_apparmor_profile(security::apparmor_profile(context, input.host)?)
+        .set_apparmor_profile(security::apparmor_profile(context, input.defaults, input.host)?)
         .set_selinux_label(selinux::process_label(context, input.host, input.selinux_level)?)
         .set_oom_score_adj(Some(resources::oom_score_adj(resources)?));
     Ok(process)
@@ -152,7 +157,7 @@ fn build_linux(input: &SpecInput<'_>) -> Result<Linux, SpecError> {
     let requested = input.container.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     let devices = device::requested(input)?;
     let mut limits = resources::to_oci(requested, input.host)?;
-    limits.set_devices(Some(device::rules(privileged, &devices)));
+    limits.set_devices(Some(device::rules(privileged && !input.defaults.without_host_devices, &devices)));
     let (masked, readonly) = mount::hidden_paths(input);
     let user_namespace = namespace::user_namespace_of(input)?;
     // Who is in a user namespace cannot make nodes: devices are mounts there.

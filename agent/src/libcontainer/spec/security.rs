@@ -5,7 +5,7 @@ use cri_api::v1::{LinuxContainerSecurityContext, SecurityProfile};
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::error::invalid;
-use super::{HostFacts, SpecError, SpecInput, capability};
+use super::{Defaults, HostFacts, SpecError, SpecInput, capability};
 use crate::libcontainer::seccomp;
 
 /// Which seccomp profile a request means.
@@ -19,11 +19,19 @@ pub enum SeccompChoice {
     Localhost(String),
 }
 
-/// Privileged and nil are unconfined, an empty profile is RuntimeDefault, and the new field beats the deprecated one.
+/// Privileged and nil are unconfined, an empty profile is RuntimeDefault, and the new field beats the deprecated one. A handler's
+/// own profile is as good as one of the node's that the request names.
 ///
 /// # Errors
 /// `SpecError::Invalid`: a name that is none, or a localhost profile that is not an absolute path.
-pub fn seccomp_choice(context: Option<&LinuxContainerSecurityContext>) -> Result<SeccompChoice, SpecError> {
+pub fn seccomp_choice(
+    context: Option<&LinuxContainerSecurityContext>,
+    defaults: &Defaults,
+) -> Result<SeccompChoice, SpecError> {
+    let default = || match &defaults.seccomp_profile {
+        Some(path) => SeccompChoice::Localhost(path.clone()),
+        None => SeccompChoice::RuntimeDefault,
+    };
     let Some(context) = context else { return Ok(SeccompChoice::Unconfined) };
     if context.privileged {
         return Ok(SeccompChoice::Unconfined);
@@ -31,7 +39,7 @@ pub fn seccomp_choice(context: Option<&LinuxContainerSecurityContext>) -> Result
     if let Some(profile) = &context.seccomp {
         const FIELD: &str = "linux.security_context.seccomp";
         return match profile_type(FIELD, profile)? {
-            ProfileType::RuntimeDefault => Ok(SeccompChoice::RuntimeDefault),
+            ProfileType::RuntimeDefault => Ok(default()),
             ProfileType::Unconfined => Ok(SeccompChoice::Unconfined),
             ProfileType::Localhost => localhost(FIELD, &profile.localhost_ref),
         };
@@ -41,7 +49,7 @@ pub fn seccomp_choice(context: Option<&LinuxContainerSecurityContext>) -> Result
     const FIELD: &str = "linux.security_context.seccomp_profile_path";
     match old {
         "" | "unconfined" => Ok(SeccompChoice::Unconfined),
-        "runtime/default" | "docker/default" => Ok(SeccompChoice::RuntimeDefault),
+        "runtime/default" | "docker/default" => Ok(default()),
         text => match text.strip_prefix("localhost/") {
             Some(path) => localhost(FIELD, path),
             None => Err(invalid(FIELD, text, "is not runtime/default, docker/default, unconfined or localhost/<path>")),
@@ -64,13 +72,13 @@ fn localhost(field: &'static str, path: &str) -> Result<SeccompChoice, SpecError
 
 /// The profile as it goes into the `Spec`. A profile's conditions see the capabilities that the container gets.
 pub(super) fn seccomp(input: &SpecInput<'_>) -> Result<Option<LinuxSeccomp>, SpecError> {
-    let sets = capability::for_container(input.context())?;
+    let sets = capability::for_container(input.context(), input.defaults)?;
     let context = seccomp::ProfileContext {
         capabilities: capability::mask(sets.bounding().as_ref()),
         kernel: input.host.kernel,
         machine: seccomp::Machine::native(),
     };
-    Ok(match seccomp_choice(input.context())? {
+    Ok(match seccomp_choice(input.context(), input.defaults)? {
         SeccompChoice::Unconfined => None,
         SeccompChoice::RuntimeDefault => Some(seccomp::default_profile(&context)),
         SeccompChoice::Localhost(path) => {
@@ -85,7 +93,7 @@ pub(super) fn seccomp(input: &SpecInput<'_>) -> Result<Option<LinuxSeccomp>, Spe
 
 /// Which AppArmor profile a request means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AppArmorChoice {
+enum AppArmorChoice {
     /// Nothing was said: the default profile where there is one.
     Unsaid,
     /// No profile.
@@ -100,7 +108,7 @@ pub enum AppArmorChoice {
 ///
 /// # Errors
 /// `SpecError::Invalid`: a kind or a name that is none.
-pub fn apparmor_choice(context: Option<&LinuxContainerSecurityContext>) -> Result<AppArmorChoice, SpecError> {
+fn apparmor_choice(context: Option<&LinuxContainerSecurityContext>) -> Result<AppArmorChoice, SpecError> {
     let named = |name: &str| {
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(invalid(APPARMOR, name, "is no profile name"));
@@ -135,14 +143,16 @@ const APPARMOR: &str = "linux.security_context.apparmor";
 /// `None`: no profile is set on exec. Who asks for one gets it or an error; who says nothing gets what there is.
 pub(super) fn apparmor_profile(
     context: Option<&LinuxContainerSecurityContext>,
+    defaults: &Defaults,
     host: &HostFacts,
 ) -> Result<Option<String>, SpecError> {
     let off = |name| Err(invalid(APPARMOR, name, "cannot be applied: AppArmor is not active on this node"));
+    let default = defaults.apparmor_profile.as_ref().or(host.apparmor_default.as_ref());
     match apparmor_choice(context)? {
-        AppArmorChoice::Unsaid => Ok(host.apparmor_default.clone()),
+        AppArmorChoice::Unsaid => Ok(default.filter(|_| host.apparmor).cloned()),
         AppArmorChoice::Unconfined => Ok(None),
         AppArmorChoice::RuntimeDefault if !host.apparmor => off("RuntimeDefault".to_owned()),
-        AppArmorChoice::RuntimeDefault => match &host.apparmor_default {
+        AppArmorChoice::RuntimeDefault => match default {
             Some(name) => Ok(Some(name.clone())),
             None => Err(invalid(
                 APPARMOR,
@@ -164,19 +174,15 @@ mod tests {
         use SeccompChoice::{Localhost, RuntimeDefault, Unconfined};
         #[allow(deprecated)]
         let old = |path: &str| {
-            seccomp_choice(Some(&LinuxContainerSecurityContext {
-                seccomp_profile_path: path.to_owned(),
-                ..Default::default()
-            }))
+            let context = LinuxContainerSecurityContext { seccomp_profile_path: path.to_owned(), ..Default::default() };
+            seccomp_choice(Some(&context), &Defaults::default())
         };
         let new = |kind: i32, path: &str, privileged| {
-            seccomp_choice(Some(&LinuxContainerSecurityContext {
-                seccomp: Some(SecurityProfile { profile_type: kind, localhost_ref: path.to_owned() }),
-                privileged,
-                ..Default::default()
-            }))
+            let seccomp = Some(SecurityProfile { profile_type: kind, localhost_ref: path.to_owned() });
+            let context = LinuxContainerSecurityContext { seccomp, privileged, ..Default::default() };
+            seccomp_choice(Some(&context), &Defaults::default())
         };
-        assert_eq!(seccomp_choice(None).unwrap(), Unconfined);
+        assert_eq!(seccomp_choice(None, &Defaults::default()).unwrap(), Unconfined);
         assert_eq!(old("").unwrap(), Unconfined);
         assert_eq!(old("docker/default").unwrap(), RuntimeDefault);
         assert_eq!(old("localhost//p.json").unwrap(), Localhost("/p.json".to_owned()));
@@ -188,5 +194,33 @@ mod tests {
         assert_eq!(new(2, "/p.json", false).unwrap(), Localhost("/p.json".to_owned()));
         assert!(new(2, "/a/../p.json", false).is_err());
         assert!(new(3, "", false).is_err());
+    }
+
+    #[test]
+    fn a_handlers_own_profiles_are_the_defaults() {
+        let defaults = Defaults {
+            seccomp_profile: Some("/etc/berth/seccomp.json".into()),
+            apparmor_profile: Some("node-default".into()),
+            ..Default::default()
+        };
+        let asked = |kind: i32| SecurityProfile { profile_type: kind, localhost_ref: String::new() };
+        let context = |kind| LinuxContainerSecurityContext {
+            seccomp: Some(asked(kind)),
+            apparmor: Some(asked(kind)),
+            ..Default::default()
+        };
+        let seccomp = |context: &LinuxContainerSecurityContext| seccomp_choice(Some(context), &defaults).unwrap();
+        assert_eq!(seccomp(&context(0)), SeccompChoice::Localhost("/etc/berth/seccomp.json".into()));
+        assert_eq!(seccomp(&context(1)), SeccompChoice::Unconfined);
+        let mut host = crate::libcontainer::spec::tests::host();
+        (host.apparmor, host.apparmor_default) = (true, Some("berth-default".into()));
+        let apparmor = |context: &LinuxContainerSecurityContext, host: &HostFacts| {
+            apparmor_profile(Some(context), &defaults, host).unwrap()
+        };
+        assert_eq!(apparmor(&context(0), &host).as_deref(), Some("node-default"));
+        assert_eq!(apparmor(&LinuxContainerSecurityContext::default(), &host).as_deref(), Some("node-default"));
+        assert_eq!(apparmor(&context(1), &host), None);
+        host.apparmor = false;
+        assert_eq!(apparmor(&LinuxContainerSecurityContext::default(), &host), None);
     }
 }

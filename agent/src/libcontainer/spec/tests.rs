@@ -6,6 +6,7 @@ use cri_api::v1::{
     NamespaceOption, UserNamespace,
 };
 use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
+use oci_spec::runtime::{PosixRlimitBuilder, PosixRlimitType};
 
 use super::*;
 use crate::libcontainer::spec::capability::mask;
@@ -36,6 +37,7 @@ pub(crate) struct Fixture {
     pub(crate) pod: PodPaths,
     pub(crate) devices: HostDevices,
     pub(crate) profile: Option<Vec<u8>>,
+    pub(crate) defaults: Defaults,
     pub(crate) host: HostFacts,
 }
 
@@ -65,6 +67,7 @@ impl Fixture {
             },
             devices: HostDevices::default(),
             profile: None,
+            defaults: Defaults::default(),
             host: host(),
         }
     }
@@ -101,6 +104,7 @@ impl Fixture {
             seccomp_profile: self.profile.as_deref(),
             cgroups_path: "/pod/container",
             selinux_level: "s0:c7,c8",
+            defaults: &self.defaults,
             host: &self.host,
         })
     }
@@ -692,4 +696,21 @@ fn users_are_carried() {
     let spec = fixture.build().unwrap();
     let owner = spec.process().as_ref().unwrap().user();
     assert_eq!((owner.uid(), owner.gid(), owner.additional_gids().as_deref()), (7, 0, Some(&[0][..])));
+}
+
+#[test]
+fn a_handler_sets_limits_and_keeps_the_hosts_devices() {
+    let mut fixture = Fixture::new().privileged();
+    let limit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(1024u64).hard(4096u64);
+    let limit = limit.build().unwrap();
+    fixture.defaults.rlimits = vec![limit];
+    let rules = |fixture: &Fixture| {
+        let spec = fixture.build().unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().rlimits().as_deref(), Some(&[limit][..]));
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap();
+        resources.devices().clone().unwrap().len()
+    };
+    assert_eq!(rules(&fixture), 1, "all devices are allowed");
+    fixture.defaults.without_host_devices = true;
+    assert!(rules(&fixture) > 1, "the usual ones are");
 }

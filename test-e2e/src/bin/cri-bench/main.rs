@@ -85,7 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn measure(options: Options) -> Result<(), Box<dyn Error>> {
     let (endpoint, inside) = (options.endpoint.clone(), options.inside);
-    let machine = Machine::start(&Setup { name: "bench".into(), endpoint, inside, root_size: None })?;
+    let machine = Machine::start(&Setup { name: "bench".into(), endpoint, inside, ..Setup::default() })?;
     let client = Client::connect(machine.endpoint()).await?;
     let socket = machine.endpoint().trim_start_matches("unix://");
     let daemon = test_e2e::process::listener_of(socket)?;
