@@ -8,6 +8,7 @@ mod disk;
 mod fault_points;
 mod handlers;
 mod images;
+mod isolation;
 mod leaks;
 mod node_extras;
 mod oci;
