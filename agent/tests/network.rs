@@ -316,6 +316,49 @@ fn what_others_flushed_is_put_back() {
 }
 
 #[test]
+fn what_others_take_away_is_noticed() {
+    in_own_host("what_others_take_away_is_noticed", |host: TestHost| async move {
+        let network = host.open_apart().await;
+        let pod = host.pod_for(&network);
+        let attachment = pod.attach(&network).await;
+        network.publish(&pod.id, &attachment, both(&[port("", 18080)])).await.unwrap();
+        network.tend().await;
+        let everything = || format!("{}{}", host.rules(), run("nft --stateless list ruleset"));
+        let (rules, addresses) = (everything(), ip("-oneline address show dev berth0 scope global"));
+        for loss in [
+            "iptables -t nat -F",
+            "iptables -F BERTH-FWD-berth0",
+            "ip6tables -t nat -F POSTROUTING",
+            "nft flush table ip berth-ports-berth0",
+            "nft delete table ip6 berth-isolation-berth0",
+            "nft flush ruleset",
+        ] {
+            run(loss);
+            assert_ne!(everything(), rules, "{loss}");
+            network.tend().await;
+            assert_eq!(host.rules(), rules.split("table").next().unwrap(), "{loss}");
+            let tables = run("nft --stateless list ruleset");
+            assert!(tables.contains("berth-isolation-berth0") && tables.contains(". 18080"), "{loss}: {tables}");
+        }
+        for gateway in &attachment.gateways {
+            let line = addresses.lines().find(|line| line.contains(&format!("{gateway}/"))).unwrap();
+            let net = line.split_whitespace().nth(3).unwrap();
+            ip(&format!("address delete {net} dev berth0"));
+            network.tend().await;
+            pod.ping(*gateway);
+        }
+
+        // Its own doings are none of others': a pod comes and goes, and nothing is written anew.
+        network.remove(&pod.id).await.unwrap();
+        let handles = || run("nft --stateless --handle list ruleset");
+        network.tend().await;
+        let tables = handles();
+        network.tend().await;
+        assert_eq!(handles(), tables);
+    });
+}
+
+#[test]
 fn an_overlap_with_another_network_is_told() {
     in_own_host("an_overlap_with_another_network_is_told", |host: TestHost| async move {
         ip("link add other type bridge");

@@ -117,6 +117,11 @@ impl Isolation {
         Ok(Self { on, socket: Nftables::open()?, bridge: bridge.into(), parties: Parties::default() })
     }
 
+    /// The netlink port that changes its table.
+    pub(super) fn netlink_port(&self) -> Option<u32> {
+        self.socket.port()
+    }
+
     /// Makes the kernel's table be what is known here.
     pub(super) fn assert(&mut self) -> Result<(), NetlinkError> {
         let pairs = self.parties.all_pairs();

@@ -14,6 +14,7 @@ mod route;
 mod socket;
 mod traffic;
 pub(crate) mod transport;
+mod watch;
 
 pub use address::{Address, AddressMode, add_address, add_address_as, addresses_dump, remove_address};
 pub use error::NetlinkError;
@@ -25,6 +26,7 @@ pub use mac::{InvalidMac, MacAddr};
 pub use route::{Route, add_route};
 pub use socket::{Request, Socket};
 pub use traffic::{add_ingress, limit_rate, redirect_ingress};
+pub use watch::Watch;
 
 /// The index of `lo` in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;

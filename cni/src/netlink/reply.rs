@@ -15,8 +15,12 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 /// One message of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
+    /// Its type.
+    pub(crate) kind: u16,
     /// Which request it answers.
     pub(crate) sequence: u32,
+    /// The port of the socket whose request it answers or tells of; 0 for what the kernel did of itself.
+    pub(crate) port: u32,
     /// The listing it belongs to changed meanwhile.
     pub(crate) interrupted: bool,
     pub(crate) body: Body<'a>,
@@ -51,6 +55,7 @@ fn frame(message: &[u8]) -> Result<Frame<'_>, String> {
     let kind = half(message, 4).ok_or("truncated header")?;
     let flags = half(message, 6).ok_or("truncated header")?;
     let sequence = word(message, 8).ok_or("truncated header")?;
+    let port = word(message, 12).ok_or("truncated header")?;
     let body = match kind {
         NLMSG_ERROR => {
             let errno = errno(message).ok_or("acknowledgement without an error number")?;
@@ -59,7 +64,7 @@ fn frame(message: &[u8]) -> Result<Frame<'_>, String> {
         NLMSG_DONE => Body::Done { errno: errno(message).unwrap_or(0) },
         _ => Body::Data(message),
     };
-    Ok(Frame { sequence, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
+    Ok(Frame { kind, sequence, port, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
 }
 
 /// The positive error number of an acknowledgement (the kernel sends it negated).
@@ -129,7 +134,10 @@ mod tests {
         payload.extend(text);
         let whole = message(NLMSG_ERROR, NLM_F_ACK_TLVS, 7, &payload);
         let expected = Body::Acknowledgement { errno: 19, detail: Some("Device does not exist".into()) };
-        assert_eq!(frames(&whole).unwrap(), [Frame { sequence: 7, interrupted: false, body: expected }]);
+        assert_eq!(
+            frames(&whole).unwrap(),
+            [Frame { kind: NLMSG_ERROR, sequence: 7, port: 0, interrupted: false, body: expected }]
+        );
     }
 
     #[test]

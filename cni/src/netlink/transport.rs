@@ -4,8 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_domain, socket_protocol};
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, send, socket_with,
+};
 
 use super::NetlinkError;
 use super::reply::{Frame, frames};
@@ -54,6 +58,30 @@ impl Transport {
         Ok(Self { fd, buffer: vec![0; RECEIVE_BUFFER] })
     }
 
+    /// Has the kernel's news of these groups sent here (bits, netlink(7)).
+    pub(crate) fn join(&self, groups: u32) -> Result<(), NetlinkError> {
+        bind(&self.fd, &SocketAddrNetlink::new(0, groups)).map_err(|errno| failed("bind", errno))
+    }
+
+    /// What the kernel knows this socket by, and tells others who did something; none before the first request.
+    pub(crate) fn port(&self) -> Option<u32> {
+        let address = SocketAddrNetlink::try_from(getsockname(&self.fd).ok()?).ok()?;
+        Some(address.pid()).filter(|port| *port != 0)
+    }
+
+    /// A datagram that is there already. `Some(None)`: the kernel had more than it could keep, or than fits.
+    pub(crate) fn receive_now(&mut self) -> Option<Option<&[u8]>> {
+        loop {
+            match recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
+                Ok((_, length)) => return Some(self.buffer.get(..length)),
+                Err(Errno::NOBUFS) => return Some(None),
+                Err(Errno::INTR) => {}
+                // Nothing is there.
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// Sends one datagram. The kernel has dealt with it when this returns.
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
         let sent = send(&self.fd, bytes, SendFlags::empty()).map_err(|errno| failed("send", errno))?;
@@ -71,7 +99,7 @@ impl Transport {
     ) -> Result<(), NetlinkError> {
         let (_, length) = loop {
             match recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC) {
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 other => break other.map_err(|errno| failed("recv", errno))?,
             }
         };
@@ -80,7 +108,7 @@ impl Transport {
     }
 }
 
-fn failed(operation: &'static str, errno: rustix::io::Errno) -> NetlinkError {
+fn failed(operation: &'static str, errno: Errno) -> NetlinkError {
     NetlinkError::Socket { operation, source: errno.into() }
 }
 

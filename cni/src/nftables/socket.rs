@@ -22,6 +22,11 @@ impl Nftables {
         Ok(Self { transport, sequence: 0 })
     }
 
+    /// What the kernel tells others of who changed something; none before the first transaction.
+    pub fn port(&self) -> Option<u32> {
+        self.transport.port()
+    }
+
     /// Carries a transaction out, whole or not at all.
     ///
     /// # Errors

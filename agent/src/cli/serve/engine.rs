@@ -20,8 +20,8 @@ use crate::stream::StreamServer;
 /// Where monitors are with the systemd driver, unless the configuration says otherwise.
 const MONITOR_SCOPE: &str = "system.slice/berth-monitors.scope";
 
-/// How often a pod network that is not ready is tried again.
-const HEAL_PERIOD: Duration = Duration::from_secs(10);
+/// How often the pod network is looked after.
+const TEND_PERIOD: Duration = Duration::from_secs(10);
 
 /// A part that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +89,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         id_blocks: id_blocks(config),
         node: NodeFiles { cdi_dirs: config.cdi.spec_dirs.clone(), blockio_config: config.blockio.config.clone() },
     };
-    heal(parts.network.clone());
+    tend(parts.network.clone());
     let engine = Engine::new(parts)?;
     let recovered = engine.recover().await?;
     tracing::info!(
@@ -122,16 +122,13 @@ async fn default_profile(active: bool) -> Option<String> {
     }
 }
 
-/// Tries again to set the pod network up while it is not ready (iptables was missing, another network overlapped). A
-/// network that is ready costs nothing.
-fn heal(network: Arc<PodNetwork>) {
+/// Tries again to set the pod network up while it is not ready (iptables was missing, another network overlapped), and puts back
+/// what others took away. A network that is well costs next to nothing.
+fn tend(network: Arc<PodNetwork>) {
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(HEAL_PERIOD).await;
-            if network.status().is_err() {
-                // The reason is what status() tells from then on.
-                let _ = network.reassert().await;
-            }
+            tokio::time::sleep(TEND_PERIOD).await;
+            network.tend().await;
         }
     });
 }

@@ -74,6 +74,11 @@ impl HostPorts {
         Ok(Self { folder, bridge: bridge.into(), socket, records, installed: false })
     }
 
+    /// The netlink port that changes its table.
+    pub(in crate::network) fn netlink_port(&self) -> Option<u32> {
+        self.socket.port()
+    }
+
     /// Makes the kernel's table be what the records say.
     pub(in crate::network) fn assert(&mut self) -> Result<(), NetworkError> {
         if self.records.is_empty() && !self.installed {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cni::ipam::Store;
-use cni::netlink::{BridgePort, Socket, configure_port, delete_link};
+use cni::netlink::{BridgePort, Socket, Watch, configure_port, delete_link};
 use ipnet::IpNet;
 
 use super::host::{self, BridgeState};
@@ -35,6 +35,8 @@ pub struct PodNetwork {
     /// Held while the host's side is asserted, and over a change of the pod CIDR.
     memory: Mutex<Memory>,
     subnets: ArcSwap<Subnets>,
+    /// What others take away: addresses, and packet filter rules.
+    watches: Mutex<[Watch; 2]>,
     /// Why pods cannot be connected; none when they can.
     problem: ArcSwapOption<String>,
 }
@@ -64,6 +66,7 @@ impl PodNetwork {
             host: Mutex::new(Host { socket: Socket::open()?, bridge: None }),
             subnets: ArcSwap::from_pointee(Subnets::resolve(&config, &memory, host::has_ipv6())?),
             memory: Mutex::new(memory),
+            watches: Mutex::new([Watch::addresses()?, Watch::rules()?]),
             problem: ArcSwapOption::empty(),
             config,
         };
@@ -173,6 +176,24 @@ impl PodNetwork {
     pub async fn reassert(self: &Arc<Self>) -> Result<(), NetworkError> {
         let network = Arc::clone(self);
         tokio::task::spawn_blocking(move || network.reassert_blocking()).await?
+    }
+
+    /// Makes it be there again when it is not ready, or when somebody took addresses or rules away since this was called last. To be
+    /// called now and then: while all is well it costs two system calls.
+    pub async fn tend(self: &Arc<Self>) {
+        if self.has_lost_something() || self.status().is_err() {
+            // The reason is what status() tells from then on.
+            let _ = self.reassert().await;
+        }
+    }
+
+    fn has_lost_something(&self) -> bool {
+        let own = [lock(&self.ports).netlink_port(), lock(&self.isolation).netlink_port()];
+        let own: Vec<u32> = own.into_iter().flatten().collect();
+        let [addresses, rules] = &mut *lock(&self.watches);
+        // Both are asked, so that neither fills up.
+        let lost = [addresses.lost(&own), rules.lost(&own)];
+        lost.contains(&true)
     }
 
     /// Whether pods can be connected, and why not. From memory.
