@@ -47,6 +47,7 @@ const RULES: &[Rule] = &[
             "image",
             "libcontainer::apparmor",
             "libcontainer::cgroup",
+            "libcontainer::external",
             "libcontainer::host",
             "libcontainer::spec",
             "model",
@@ -90,6 +91,7 @@ const RULES: &[Rule] = &[
             "libcontainer::cdi",
             "libcontainer::cgroup",
             "libcontainer::classes",
+            "libcontainer::external",
             "libcontainer::host",
             "libcontainer::plan",
             "libcontainer::rdt",
@@ -136,6 +138,7 @@ const RULES: &[Rule] = &[
     rule("libcontainer::rdt", &[], NO_RUNTIME),
     // Reads the vendors' files, and edits what spec has built.
     rule("libcontainer::cdi", &["libcontainer::spec", "model"], NO_RUNTIME_BUT_CRI),
+    rule("libcontainer::external", &["libcontainer::plan", "libcontainer::spec"], PURE),
     rule("libcontainer::host", &["libcontainer::apparmor", "libcontainer::spec", "model", "sys"], &["tokio", "tonic"]),
     rule("libcontainer::cgroup", &["libcontainer::spec", "model", "sys"], &["tonic"]),
     rule("libcontainer::plan", &["libcontainer::seccomp", "libcontainer::spec", "model"], PURE),

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::client::tested_handler;
 use crate::host::{Host, Spawn, sibling_binary};
-use crate::process;
+use crate::process::{self, find_program};
 
 /// A running agent.
 #[derive(Debug)]
@@ -54,7 +55,13 @@ impl Agent {
 
     /// Writes the configuration that the next start reads: the usual one, and `more` keys of the top level.
     pub fn configure(&self, more: &str) -> io::Result<()> {
-        std::fs::write(&self.config, self.configuration() + more)
+        // The program of the handler that is tested has its name.
+        let handler = tested_handler();
+        let runtimes = match find_program(&handler) {
+            Some(path) if more.is_empty() => format!("runtimes:\n  {handler}: {{path: {}}}\n", path.display()),
+            _ => String::new(),
+        };
+        std::fs::write(&self.config, self.configuration() + more + &runtimes)
     }
 
     fn configuration(&self) -> String {

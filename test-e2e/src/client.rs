@@ -37,6 +37,11 @@ fn image_spec(image: &str) -> Option<v1::ImageSpec> {
     Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() })
 }
 
+/// The runtime handler that pods have unless their tests say otherwise: `E2E_HANDLER`, else the default one.
+pub fn tested_handler() -> String {
+    std::env::var("E2E_HANDLER").unwrap_or_default()
+}
+
 impl Client {
     /// Connects to `endpoint`, written `unix:///path` as crictl and kubelet write it.
     pub async fn connect(endpoint: &str) -> Result<Client, tonic::transport::Error> {
@@ -48,9 +53,9 @@ impl Client {
         })
     }
 
-    /// RunPodSandbox with the default handler; the answer is the pod's id.
+    /// RunPodSandbox with the handler that is tested; the answer is the pod's id.
     pub async fn run_pod(&self, config: v1::PodSandboxConfig) -> Result<String, Status> {
-        self.run_pod_of(config, "").await
+        self.run_pod_of(config, &tested_handler()).await
     }
 
     /// RunPodSandbox with that handler.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cri_api::v1;
 
 use crate::agent::Agent;
-use crate::client::Client;
+use crate::client::{Client, tested_handler};
 use crate::cri_log::Stream;
 use crate::host::run_inside;
 use crate::machine::{Machine, Setup};
@@ -105,7 +105,7 @@ impl Fixture {
         name: &str,
         change: impl FnOnce(&mut v1::PodSandboxConfig),
     ) -> Result<Pod<'_>, tonic::Status> {
-        self.try_pod_of("", name, change).await
+        self.try_pod_of(&tested_handler(), name, change).await
     }
 
     /// A pod of a runtime handler that may be refused.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 
 /// One process of /proc.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +117,12 @@ pub fn cgroup_is_v2() -> bool {
 pub fn listener_of(socket: &str) -> std::io::Result<i32> {
     let stream = std::os::unix::net::UnixStream::connect(socket)?;
     Ok(nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?.pid())
+}
+
+/// Where a program of that name is, by PATH.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").filter(|_| !name.is_empty())?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         return refuse("image.stall_period", "it and `connect_timeout` must be above zero".to_owned());
     }
     check_user_namespaces(&settings.user_namespaces)?;
-    check_runtimes(&settings.runtimes)?;
+    check_runtimes(&settings.runtimes, settings.cgroups.driver)?;
     check_network(&settings.network)
 }
 

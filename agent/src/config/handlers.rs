@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capability, PosixRlimitType};
 use serde::{Deserialize, Deserializer, de};
 
 use super::resolve::ConfigError;
-use super::settings::Runtime;
+use super::settings::{CgroupDriver, Runtime};
 use super::values::{Shown, Yaml};
 
 /// Handlers by their names.
@@ -36,7 +36,7 @@ pub(super) fn runtimes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Run
 }
 
 /// Refuses handlers that no pod could name, and keys that would do nothing.
-pub(super) fn check_runtimes(runtimes: &Runtimes) -> Result<(), ConfigError> {
+pub(super) fn check_runtimes(runtimes: &Runtimes, driver: CgroupDriver) -> Result<(), ConfigError> {
     for (name, runtime) in runtimes {
         let refuse = |key: &str, reason: String| {
             Err(ConfigError::Value { key: format!("runtimes.{name}{key}").trim_end_matches('.').to_owned(), reason })
@@ -46,8 +46,16 @@ pub(super) fn check_runtimes(runtimes: &Runtimes) -> Result<(), ConfigError> {
                 "a handler's name is that of a RuntimeClass's handler: up to 63 small letters, digits and inner '-'";
             return refuse("", reason.to_owned());
         }
-        if let Some(path) = runtime.seccomp_profile.as_ref().filter(|path| !path.is_absolute()) {
-            return refuse(".seccomp_profile", format!("{} is not an absolute path", path.display()));
+        for (key, path) in [(".path", &runtime.path), (".seccomp_profile", &runtime.seccomp_profile)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                return refuse(key, format!("{} is not an absolute path", path.display()));
+            }
+        }
+        if runtime.path.is_some() && driver == CgroupDriver::Systemd {
+            return refuse(".path", "OCI runtimes are not for the cgroup driver systemd".to_owned());
+        }
+        if runtime.path.is_none() && !runtime.annotations.is_empty() {
+            return refuse(".annotations", "only an OCI runtime (`path`) is given annotations".to_owned());
         }
         if let Some(limit) = runtime.rlimits.iter().find(|limit| limit.soft > limit.hard) {
             return refuse(".rlimits", format!("{limit}: the soft limit is above the hard one"));
@@ -144,11 +152,11 @@ mod tests {
 
     #[test]
     fn a_handler_is_its_keys_or_all_defaults() {
-        let text = "runtimes:\n  open: {privileged_without_host_devices: true}\n  plain:\n  strict:\n    \
+        let text = "runtimes:\n  runc: {path: /usr/sbin/runc, annotations: [io.x/*]}\n  plain:\n  strict:\n    \
                     capabilities: [CAP_CHOWN, kill]\n    rlimits: [nofile=1024:524288, memlock=unlimited]\n";
         let runtimes = resolve(text).unwrap().runtimes;
         assert_eq!(runtimes["plain"], Runtime::default());
-        assert!(runtimes["open"].privileged && runtimes["open"].privileged_without_host_devices);
+        assert_eq!(runtimes["runc"].path.as_deref(), Some(Path::new("/usr/sbin/runc")));
         let names = [Capability::Chown, Capability::Kill].map(CapabilityName);
         assert_eq!(runtimes["strict"].capabilities.as_deref(), Some(&names[..]));
         let limits: Vec<_> = runtimes["strict"].rlimits.iter().map(ToString::to_string).collect();
@@ -158,7 +166,7 @@ mod tests {
     #[test]
     fn what_is_misspelt_is_told_with_its_place() {
         for (text, place, word) in [
-            ("runtimes:\n  a:\n    priviledged: false\n", ":3:5: ", "priviledged"),
+            ("runtimes:\n  runc:\n    paht: /usr/sbin/runc\n", ":3:5: ", "paht"),
             ("runtimes:\n  a:\n    capabilities: [CHOWN, FLY]\n", ":3:27: ", "FLY"),
             ("runtimes:\n  a:\n    rlimits: [files=3]\n", ":3:15: ", "nofile="),
         ] {
@@ -170,8 +178,10 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_by_handler_and_key() {
         for (text, key) in [
-            ("runtimes: {Kata: {}}", "runtimes.Kata"),
+            ("runtimes: {Kata: {path: /usr/bin/kata}}", "runtimes.Kata"),
+            ("runtimes: {runc: {path: bin/runc}}", "runtimes.runc.path"),
             ("runtimes: {\"\": {seccomp_profile: default.json}}", "runtimes..seccomp_profile"),
+            ("runtimes: {a: {annotations: [x]}}", "runtimes.a.annotations"),
             ("runtimes: {a: {rlimits: [\"nofile=3:2\"]}}", "runtimes.a.rlimits"),
         ] {
             match resolve(text) {

@@ -255,6 +255,8 @@ section! {
 section! {
     /// A runtime handler, by the name that a RuntimeClass has for it. "" is the handler of pods that name none.
     Runtime {
+        /// The program of an OCI runtime, like /usr/bin/runc, that runs the containers. null: Berth does it itself.
+        path: Option<PathBuf> = None,
         /// Whether pods and containers may be privileged; where not, those that ask to be are refused.
         privileged: bool = true,
         /// A privileged container gets only the devices that it names, not all of the host's.
@@ -268,6 +270,9 @@ section! {
         seccomp_profile: Option<PathBuf> = None,
         /// A loaded AppArmor profile for containers that ask for the runtime's default or say nothing. null: Berth's own.
         apparmor_profile: Option<String> = None,
+        /// Annotations of pods and containers that an OCI runtime finds in config.json; `*` stands for any text. Some are
+        /// commands to it: name only those that whoever makes pods may give.
+        annotations: Vec<String> = Vec::new(),
     }
 }
 

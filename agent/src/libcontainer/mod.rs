@@ -10,6 +10,8 @@ pub mod cdi;
 pub mod cgroup;
 /// Which class a container is in, by annotations.
 pub mod classes;
+/// Containers that an OCI runtime runs: `Spec` to config.json. Pure.
+pub mod external;
 /// What this host can do and has.
 pub mod host;
 /// The pure middle: `Spec` to `InitPlan`.

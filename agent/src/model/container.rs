@@ -48,6 +48,9 @@ pub struct ContainerSpec {
     pub cgroup: String,
     /// The soft stop signal: CRI `stop_signal`, else the image's, else SIGTERM.
     pub stop_signal: i32,
+    /// An OCI runtime runs it. Records of agents that had none lack it.
+    #[serde(default)]
+    pub external: bool,
 }
 
 /// What an image volume is made of; like the container's own image it stays on disk as long as the container does.
@@ -337,6 +340,7 @@ mod tests {
             log_path: String::new(),
             cgroup: "/c".to_owned(),
             stop_signal: 15,
+            external: false,
         };
         let mut record = serde_json::to_value(&spec).unwrap();
         assert_eq!(serde_json::from_value::<ContainerSpec>(record.clone()).unwrap().image_volumes, spec.image_volumes);

@@ -171,7 +171,7 @@ fn finish(
 /// Waits until a process that was cloned is set up; its terminal.
 pub(super) fn await_ready(control: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
     match await_report(control)? {
-        Report::Ready(terminal) => Ok(terminal),
+        Report::Ready(ready) => Ok(ready.terminal),
         Report::Failed(failure) => Err(failure.into()),
         Report::Closed => {
             Err(InitFailure::refused("the container's process was killed while it was set up", "").into())

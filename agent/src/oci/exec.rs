@@ -124,7 +124,7 @@ fn await_program(launched: &Launched) -> Result<Option<OwnedFd>, Error> {
     let mut terminal = None;
     loop {
         match await_report(&launched.control)? {
-            Report::Ready(master) => terminal = master,
+            Report::Ready(ready) => terminal = ready.terminal,
             Report::Failed(failure) => return Err(failure.into()),
             Report::Closed => return Ok(terminal),
         }

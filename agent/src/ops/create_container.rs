@@ -114,8 +114,8 @@ impl Engine {
         undo.push("end the container's init", move || async move {
             client.client.remove(&of_undo).await.or_else(gone).map_err(of_pod(&pod_id))
         });
-        let Prepared { plan, fds, cgroup, log, record_dir, user } = prepared;
-        let request = CreateContainer { id: id.clone(), plan, fds, cgroup, log, record_dir };
+        let Prepared { plan, fds, cgroup, log, record_dir, runtime, user } = prepared;
+        let request = CreateContainer { id: id.clone(), plan, fds, cgroup, log, record_dir, runtime };
         let pid = monitor.client.create(request).await.map_err(of_pod(pod))?;
         Ok((user, pid))
     }
@@ -183,6 +183,7 @@ impl Engine {
             log_path,
             cgroup,
             stop_signal,
+            external: self.handlers.of_pod(pod)?.program.is_some(),
             config,
         })
     }

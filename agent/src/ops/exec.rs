@@ -2,10 +2,12 @@
 //! started once nobody waits for it any more.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::external::write_exec;
 use super::monitors::PodMonitor;
 use super::{Engine, Error, of_pod};
 use crate::libcontainer::plan::ProcessPlan;
@@ -27,6 +29,8 @@ pub(super) struct Command {
     pod: PodId,
     monitor: Arc<PodMonitor>,
     exec: String,
+    /// Where an OCI runtime that runs the container finds its process.
+    bundle: Option<PathBuf>,
     exited: oneshot::Receiver<i32>,
     /// It may run.
     armed: bool,
@@ -39,7 +43,8 @@ impl Engine {
         let (pod, monitor) = self.monitor_of(container)?;
         let exec = exec_id()?;
         let exited = monitor.expect_exec(exec.clone());
-        Ok(Command { container: container.id.clone(), argv, pod, monitor, exec, exited, armed: false })
+        let (container, bundle) = (container.id.clone(), self.bundle_of(container));
+        Ok(Command { container, argv, pod, monitor, exec, bundle, exited, armed: false })
     }
 
     /// What the container itself was made with (credentials, environment, filter), for that command.
@@ -56,6 +61,9 @@ impl Command {
             Stdio::Pipes { stdin, stdout, stderr } => (false, (stdin, stdout, stderr)),
         };
         let (container, exec) = (self.container.clone(), self.exec.clone());
+        if let Some(bundle) = &self.bundle {
+            write_exec(bundle, &exec, &process, tty)?;
+        }
         self.armed = true;
         let request = ExecRequest { container, exec, process, tty, stdin, stdout, stderr };
         match self.monitor.client.exec(request).await {

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use cri_api::v1::PodSandboxConfig;
+use cri_api::v1::{NamespaceMode, PodSandboxConfig};
 
 use super::Error;
+use crate::libcontainer::external::Features;
 use crate::libcontainer::spec::Defaults;
-use crate::model::Pod;
+use crate::model::{Pod, namespace_options};
 
 /// One handler.
 #[derive(Debug, Clone)]
@@ -16,6 +17,19 @@ pub struct Handler {
     pub defaults: Defaults,
     /// Its pods and containers may be privileged.
     pub privileged: bool,
+    /// Who runs its containers; `None`: we do.
+    pub program: Option<Program>,
+}
+
+/// An OCI runtime.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Absolute.
+    pub path: String,
+    /// Which annotations it is given; `*` stands for any text.
+    pub annotations: Vec<String>,
+    /// What it said that it can do.
+    pub features: Features,
 }
 
 /// All of them by name; the default one is "".
@@ -24,7 +38,14 @@ pub struct Handlers(BTreeMap<String, Handler>);
 
 impl Default for Handler {
     fn default() -> Self {
-        Self { defaults: Defaults::default(), privileged: true }
+        Self { defaults: Defaults::default(), privileged: true, program: None }
+    }
+}
+
+impl Handler {
+    /// Its pods can be in user namespaces, where the host can have such.
+    pub fn user_namespaces(&self) -> bool {
+        self.program.is_none()
     }
 }
 
@@ -35,15 +56,15 @@ impl Handlers {
         Self(configured)
     }
 
-    /// Their names; the first is "".
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// All by their names; the first is "".
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Handler)> {
+        self.0.iter().map(|(name, handler)| (name.as_str(), handler))
     }
 
     /// Refuses a pod whose handler is not there or does not allow it.
     pub(super) fn check(&self, name: &str, config: &PodSandboxConfig) -> Result<(), Error> {
         let Some(handler) = self.0.get(name) else {
-            let all: Vec<_> = self.names().map(|name| format!("{name:?}")).collect();
+            let all: Vec<_> = self.iter().map(|(name, _)| format!("{name:?}")).collect();
             let reason = format!("{name:?} is not configured; these are: {}", all.join(", "));
             return Err(Error::Invalid { field: "runtime_handler", reason });
         };
@@ -52,6 +73,12 @@ impl Handlers {
             let reason =
                 format!("pods of the runtime handler {name:?} must not be privileged (runtimes.{name}.privileged)");
             return Err(Error::Invalid { field: "linux.security_context.privileged", reason });
+        }
+        if !handler.user_namespaces() && is_in_user_namespace(config) {
+            let reason = format!(
+                "pods of the runtime handler {name:?} are an OCI runtime's, and those are not made in user namespaces"
+            );
+            return Err(Error::Invalid { field: "linux.security_context.namespace_options.userns_options", reason });
         }
         Ok(())
     }
@@ -63,9 +90,15 @@ impl Handlers {
     }
 }
 
+/// Whether the request is for one, well-formed or not.
+fn is_in_user_namespace(config: &PodSandboxConfig) -> bool {
+    let options = namespace_options(config).userns_options;
+    options.is_some_and(|options| options.mode() != NamespaceMode::Node)
+}
+
 #[cfg(test)]
 mod tests {
-    use cri_api::v1::{LinuxPodSandboxConfig, LinuxSandboxSecurityContext};
+    use cri_api::v1::{LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, UserNamespace};
 
     use super::*;
 
@@ -93,5 +126,23 @@ mod tests {
         );
         handlers().check("strict", &PodSandboxConfig::default()).unwrap();
         handlers().check("", &config).unwrap();
+    }
+
+    #[test]
+    fn an_oci_runtime_has_no_pods_in_user_namespaces() {
+        let program = Program { path: "/usr/bin/runc".into(), annotations: vec![], features: Features::default() };
+        let handlers =
+            Handlers::new([("runc".to_owned(), Handler { program: Some(program), ..Handler::default() })].into());
+        let pod = |mode: NamespaceMode| {
+            let userns_options = Some(UserNamespace { mode: mode.into(), ..Default::default() });
+            let namespace_options = Some(NamespaceOption { userns_options, ..Default::default() });
+            let context = LinuxSandboxSecurityContext { namespace_options, ..Default::default() };
+            let linux = LinuxPodSandboxConfig { security_context: Some(context), ..Default::default() };
+            PodSandboxConfig { linux: Some(linux), ..Default::default() }
+        };
+        let error = handlers.check("runc", &pod(NamespaceMode::Pod)).unwrap_err().to_string();
+        assert!(error.contains("userns_options") && error.contains("\"runc\""), "{error}");
+        handlers.check("runc", &pod(NamespaceMode::Node)).unwrap();
+        handlers.check("", &pod(NamespaceMode::Pod)).unwrap();
     }
 }

@@ -20,6 +20,8 @@ mod exec;
 mod exec_stream;
 /// ExecSync.
 mod exec_sync;
+/// Bundles for OCI runtimes.
+mod external;
 /// Runtime handlers.
 mod handlers;
 /// Requests under way, joined by their retries.
@@ -91,7 +93,7 @@ use crate::stream::StreamServer;
 
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
-pub use handlers::{Handler, Handlers};
+pub use handlers::{Handler, Handlers, Program};
 pub use stats::{Disk, Interface, LayerUsage, PodStats, Stats, Traffic};
 pub use user_namespace::IdBlocks;
 

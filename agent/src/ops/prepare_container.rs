@@ -10,6 +10,8 @@ use cri_api::v1::{LinuxContainerSecurityContext, Mount};
 use oci_spec::runtime::{LinuxResources, Spec};
 use prost::Message;
 
+use super::external::Bundle;
+use super::handlers::Program;
 use super::node_extras::rdt_tasks;
 use super::reopen_log::open_log_target;
 use super::user_namespace::PodUser;
@@ -17,9 +19,10 @@ use super::{Engine, Error, accounts};
 use crate::image::Image;
 use crate::libcontainer::apparmor;
 use crate::libcontainer::cgroup::{Cgroup, CgroupFds};
+use crate::libcontainer::external::{External, ExternalInput, external};
 use crate::libcontainer::host;
 use crate::libcontainer::plan::{
-    Attributes, FdSource, ImageTree, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan,
+    Attributes, ContainerPlan, FdSource, ImageTree, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan,
 };
 use crate::libcontainer::run;
 use crate::libcontainer::spec::security::{self, SeccompChoice};
@@ -48,6 +51,7 @@ pub(super) struct Prepared {
     pub(super) cgroup: client::CgroupFds,
     pub(super) log: Option<LogTarget>,
     pub(super) record_dir: OwnedFd,
+    pub(super) runtime: Option<client::Runtime>,
     pub(super) user: ProcessUser,
 }
 
@@ -59,6 +63,8 @@ struct Planned {
     /// The root, opened already for the user's sake.
     root: Vec<OwnedFd>,
     limits: Option<LinuxResources>,
+    /// If somebody else runs it.
+    bundle: Option<Bundle>,
     /// Lets a process into its class of cache and memory bandwidth.
     rdt: Option<OwnedFd>,
     user: ResolvedUser,
@@ -97,7 +103,8 @@ impl Engine {
         let passwd = accounts::read(&root_fd[0], "etc/passwd")?;
         let group = accounts::read(&root_fd[0], "etc/group")?;
         let user = spec::user::resolve(context, image_user(image), &passwd, &group)?;
-        let defaults = &self.handlers.of_pod(pod)?.defaults;
+        let handler = self.handlers.of_pod(pod)?;
+        let defaults = &handler.defaults;
         let profile = seccomp_profile(context, defaults)?;
         let run_dir = self.state.records().pod_dir(&pod.id);
         let mut oci = spec::build(&SpecInput {
@@ -118,28 +125,48 @@ impl Engine {
         let rdt = rdt_tasks(&oci)?;
         let linux = oci.linux().as_ref();
         let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
-        let filter = seccomp.map(|profile| self.filters.get(profile)).transpose()?;
-        let planned = plan(
-            &oci,
-            &PlanInput {
-                layers,
-                upper: Some(upper),
-                image_volumes: &self.image_trees(
-                    spec,
-                    linux.and_then(|linux| linux.mount_label().clone()),
-                    pod_user.is_some(),
-                ),
-                filter: filter.as_deref(),
-                stdin: spec.config.stdin,
-                stdin_once: spec.config.stdin_once,
-                host: &self.host,
-            },
-        )?;
+        // An OCI runtime compiles it itself.
+        let ours = seccomp.filter(|_| handler.program.is_none());
+        let filter = ours.map(|profile| self.filters.get(profile)).transpose()?;
+        let label = linux.and_then(|linux| linux.mount_label().clone());
+        let input = PlanInput {
+            layers,
+            upper: Some(upper),
+            image_volumes: &self.image_trees(spec, label, pod_user.is_some()),
+            filter: filter.as_deref(),
+            stdin: spec.config.stdin,
+            stdin_once: spec.config.stdin_once,
+            host: &self.host,
+        };
+        let (planned, bundle) = match &handler.program {
+            None => (plan(&oci, &input)?, None),
+            Some(program) => self.plan_bundle(work, &oci, &input, program)?,
+        };
         self.warn_once(&planned.warnings);
         let limits = linux.and_then(|linux| linux.resources().clone());
         // With the groups that a device brought.
-        let user = ResolvedUser { groups: planned.init.process.groups.clone(), ..user };
-        Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, rdt, user })
+        let groups = bundle.as_ref().map_or(&planned.init.process, |bundle| &bundle.process).groups.clone();
+        let user = ResolvedUser { groups, ..user };
+        Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, bundle, rdt, user })
+    }
+
+    /// The plan and the bundle of a container that an OCI runtime runs.
+    fn plan_bundle(
+        &self,
+        work: &Work,
+        oci: &Spec,
+        plan: &PlanInput<'_>,
+        program: &Program,
+    ) -> Result<(ContainerPlan, Option<Bundle>), Error> {
+        let input = ExternalInput {
+            plan,
+            folder: &self.bundle_folder(&work.id),
+            annotations: &work.pod.spec.config.annotations,
+            allowed: &program.annotations,
+            features: &program.features,
+        };
+        let External { config, plan, process } = external(oci, &input)?;
+        Ok((plan, Some(Bundle { program: program.clone(), config, process })))
     }
 
     /// What the request's image volumes are made of, in their order.
@@ -168,9 +195,10 @@ impl Engine {
     /// From the plan to what the monitor needs for it.
     fn open(&self, work: &Work, planned: Planned) -> Result<Prepared, Error> {
         let (spec, dir) = (&work.spec, &work.dir);
-        let Planned { init, sources, root: mut fds, limits, rdt, user } = planned;
+        let Planned { init, sources, root: mut fds, limits, bundle, rdt, user } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
-        write_process(&dir.join(PROCESS_RECORD), &init.process)?;
+        write_process(&dir.join(PROCESS_RECORD), bundle.as_ref().map_or(&init.process, |bundle| &bundle.process))?;
+        let runtime = bundle.map(|bundle| self.write_bundle(&work.id, &bundle)).transpose()?;
         for source in &sources[1..] {
             fds.extend(self.open_sources(work, std::slice::from_ref(source)).map_err(of_source(source))?);
         }
@@ -183,6 +211,7 @@ impl Engine {
             cgroup: client::CgroupFds { unified, v1_tasks, memory, freezer },
             log: open_log_target(&spec.log_path)?,
             record_dir: open_dir(dir)?,
+            runtime,
             user: ProcessUser { uid: user.uid, gid: user.gid, groups: user.groups },
         })
     }

@@ -143,6 +143,7 @@ async fn a_full_disk_harms_no_container_and_tears_no_line() {
         cgroup: CgroupFds { unified: Some(open(&container.cgroup)), ..CgroupFds::default() },
         log: Some(target(&full)),
         record_dir: open(&container.dir),
+        runtime: None,
     };
     pod.monitor.create(create).await.unwrap();
     pod.monitor.start(&container.id).await.unwrap();
@@ -227,6 +228,7 @@ async fn run_logging_to(pod: &Pod<'_>, script: &str, log: LogTarget) -> Containe
         cgroup: CgroupFds { unified: Some(open(&container.cgroup)), ..CgroupFds::default() },
         log: Some(log),
         record_dir: open(&container.dir),
+        runtime: None,
     };
     pod.monitor.create(create).await.unwrap();
     pod.monitor.start(&container.id).await.unwrap();
@@ -264,6 +266,7 @@ async fn a_log_on_a_disk_that_hangs_stops_its_own_container_only() {
         cgroup: CgroupFds { unified: Some(open(&new.cgroup)), ..CgroupFds::default() },
         log: Some(disk.target("new")),
         record_dir: open(&new.dir),
+        runtime: None,
     });
     let reopened = pod.monitor.reopen_log(&stuck.id, disk.target("reopened"));
     let thaw = async {

@@ -270,6 +270,7 @@ impl Pod<'_> {
                 },
                 log: Some(container.log_target("0.log")),
                 record_dir: open(&container.dir),
+                runtime: None,
             })
             .await
     }

@@ -13,6 +13,7 @@ mod isolation;
 mod leaks;
 mod node_extras;
 mod oci;
+mod oci_runtimes;
 mod recovery;
 mod registries;
 mod resize;

@@ -68,6 +68,7 @@ pub(in crate::cli) fn evaluate(facts: &Facts, config: &Config) -> Vec<Check> {
         forwarding(facts),
         programs(facts),
         monitor(facts, config),
+        runtimes(&facts.runtimes),
         disk(&facts.disk, config),
         run_root(facts.run_root_tmpfs, config),
     ]
@@ -241,6 +242,18 @@ fn monitor(facts: &Facts, config: &Config) -> Check {
             check("monitor", Level::Fail, format!("{path}: {error}"), remedy)
         }
     }
+}
+
+/// One that is missing takes its own pods along, and no others.
+fn runtimes(broken: &[(String, String)]) -> Check {
+    // The default handler's name is the first of all.
+    let Some(default) = broken.first().map(|(name, _)| name.is_empty()) else {
+        return check("runtimes", Level::Ok, "every handler's can be executed", "");
+    };
+    let level = if default { Level::Fail } else { Level::Warn };
+    let found: Vec<_> = broken.iter().map(|(name, why)| format!("handler {name:?}: {why}")).collect();
+    let remedy = "install the OCI runtime, or set `runtimes.NAME.path` in the configuration";
+    check("runtimes", level, found.join("; "), remedy)
 }
 
 fn disk(disk: &Result<Disk, String>, config: &Config) -> Check {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfs};
 use rustix::io::Errno;
 
-use crate::config::{Config, Ipv6Subnet};
+use crate::config::{Config, Ipv6Subnet, Runtime};
 
 /// What is the case on this host.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub(in crate::cli) struct Facts {
     pub(super) programs: Vec<(&'static str, Option<PathBuf>)>,
     /// The monitor's program can be executed.
     pub(super) monitor: Result<(), String>,
+    /// OCI runtimes of handlers that cannot be executed, by handler, with why.
+    pub(super) runtimes: Vec<(String, String)>,
     /// Where `root` is or will be.
     pub(super) disk: Result<Disk, String>,
     /// `run_root` is or will be on a tmpfs.
@@ -85,6 +87,7 @@ impl Facts {
             sysctls_writable: writable("/proc/sys/net/ipv4/ip_forward"),
             programs: programs(config),
             monitor: executable(&config.paths.monitor),
+            runtimes: runtimes(config),
             disk: disk(&config.paths.root),
             run_root_tmpfs: rustix::fs::statfs(existing(&config.paths.run_root))
                 .is_ok_and(|stat| stat.f_type as u64 == TMPFS_MAGIC),
@@ -136,6 +139,15 @@ fn programs(config: &Config) -> Vec<(&'static str, Option<PathBuf>)> {
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| executable(file).is_ok())
+}
+
+fn runtimes(config: &Config) -> Vec<(String, String)> {
+    let broken = |(name, runtime): (&String, &Runtime)| {
+        let path = runtime.path.as_ref()?;
+        let error = executable(path).err()?;
+        Some((name.clone(), format!("{}: {error}", path.display())))
+    };
+    config.runtimes.iter().filter_map(broken).collect()
 }
 
 fn executable(path: &Path) -> Result<(), String> {

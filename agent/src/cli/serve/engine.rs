@@ -57,11 +57,13 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
     };
     let mut host = host::facts(cgroups.mounts().clone())?;
     let (root, image_config) = (config.paths.root.clone(), images(config));
-    // The four do not need each other, and each has a disk or another process to wait for.
-    let (images, network, profile, spawner) = tokio::join!(
+    let configuration = config.clone();
+    // The five do not need each other, and each has a disk or another process to wait for.
+    let (images, network, profile, handlers, spawner) = tokio::join!(
         tokio::task::spawn_blocking(move || ImageStore::open(&root, image_config)),
         PodNetwork::open(network(config)),
         default_profile(host.apparmor),
+        tokio::task::spawn_blocking(move || handlers(&configuration)),
         Spawner::start(SpawnerConfig {
             binary: config.paths.monitor.clone(),
             cgroup_procs: monitor_cgroup(config, &cgroups)?,
@@ -85,7 +87,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         systemd,
         cgroup_parent: pod_parent(config),
         host,
-        handlers: handlers(config),
+        handlers: handlers.map_err(|_| StartError::Broken)?,
         id_blocks: id_blocks(config),
         node: NodeFiles { cdi_dirs: config.cdi.spec_dirs.clone(), blockio_config: config.blockio.config.clone() },
     };

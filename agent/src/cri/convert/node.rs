@@ -6,7 +6,7 @@ use cri_api::v1;
 use serde_json::json;
 
 use crate::model::{Container, Pod};
-use crate::ops::Handlers;
+use crate::ops::{Handler, Handlers};
 
 /// Status. `network` is why pods would get no network, if they would not.
 pub(in crate::cri) fn status(
@@ -27,14 +27,17 @@ pub(in crate::cri) fn status(
     };
     let conditions =
         vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", ready, reason, message)];
-    let handler = |name: &str| v1::RuntimeHandler {
+    let handler = |(name, handler): (&str, &Handler)| v1::RuntimeHandler {
         name: name.to_owned(),
-        features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
+        features: Some(v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: user_namespaces && handler.user_namespaces(),
+        }),
     };
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions }),
         info: HashMap::new(),
-        runtime_handlers: handlers.names().map(handler).collect(),
+        runtime_handlers: handlers.iter().map(handler).collect(),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,
@@ -85,7 +88,6 @@ fn info(value: serde_json::Value) -> HashMap<String, String> {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::ops::Handler;
 
     #[test]
     fn both_conditions_and_all_handlers_are_always_told() {

@@ -50,6 +50,7 @@ pub(in crate::cri) fn container(start: &str, pod: &str, app: &str) -> Container 
             log_path: "/var/log/pods/x/0.log".into(),
             cgroup: "/kubepods/x".into(),
             stop_signal: 15,
+            external: false,
         },
         state: ContainerState::Running {
             pid: 9,

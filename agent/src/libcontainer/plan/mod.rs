@@ -37,6 +37,8 @@ pub use bundle::{BundleInput, BundlePlan, bundle, hooks};
 pub use bundle_namespaces::NamespaceSet;
 pub use fd_source::*;
 pub use init_plan::*;
+pub(super) use mounts::bind_source;
+pub(super) use process::rlimit_type;
 pub use process::{exec_plan, process_plan};
 pub use user_namespace::{IdRange, UserNamespace};
 
@@ -244,7 +246,7 @@ fn is_mapped(mappings: Option<&Vec<LinuxIdMapping>>) -> bool {
 }
 
 /// Network, IPC and UTS are the monitor's and need nothing here. A user namespace is the pod's, which init is born in.
-fn namespaces(list: &[LinuxNamespace]) -> Result<Namespaces, PlanError> {
+pub(super) fn namespaces(list: &[LinuxNamespace]) -> Result<Namespaces, PlanError> {
     let mut result = Namespaces { pid: PidNamespace::Node as i32, ..Namespaces::default() };
     for namespace in list {
         let path = match namespace.path() {

@@ -21,8 +21,8 @@ pub(super) fn add(
     let options = Options::parse(list);
     let is_bind = list.iter().any(|option| option == "bind" || option == "rbind");
     match mount.typ().as_deref().unwrap_or("") {
-        "bind" => bind(steps, mount, target, options, input.image_volumes, label),
-        _ if is_bind => bind(steps, mount, target, options, input.image_volumes, label),
+        "bind" => bind(steps, mount, target, input.image_volumes, label),
+        _ if is_bind => bind(steps, mount, target, input.image_volumes, label),
         "cgroup" | "cgroup2" => {
             cgroup(steps, &target, &options, input.host, label);
             Ok(())
@@ -51,21 +51,29 @@ fn bind(
     steps: &mut Steps,
     mount: &Mount,
     target: String,
-    options: Options,
     images: &[ImageTree],
     label: Option<&str>,
 ) -> Result<(), PlanError> {
+    let source = if mount.source().as_ref().is_some_and(|source| source.as_os_str() == POD_SHM) {
+        MountSource::Pod("shm".to_owned())
+    } else {
+        MountSource::Fd(steps.open(bind_source(mount, images, label)?))
+    };
+    steps.push(Action::MoveMount(MoveMount { source: Some(source), target }));
+    Ok(())
+}
+
+/// What the agent opens for a bind mount of the host or an image. `label` is the SELinux label of the container's files.
+///
+/// # Errors
+/// `PlanError`: no source, or an option that a bind mount cannot have.
+pub(crate) fn bind_source(mount: &Mount, images: &[ImageTree], label: Option<&str>) -> Result<FdSource, PlanError> {
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
     let source = mount.source().clone().ok_or(PlanError::Missing("source of a bind mount"))?;
-    if source.as_os_str() == POD_SHM {
-        steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Pod("shm".to_owned())), target }));
-        return Ok(());
-    }
     if let Some(number) = source.to_str().and_then(|source| source.strip_prefix(IMAGE_VOLUME)) {
         let image = number.parse().ok().and_then(|number: usize| images.get(number));
         let image = image.ok_or(PlanError::Missing("image of an image volume"))?.clone();
-        let fd = steps.open(FdSource::Image(ImageTree { attributes: options.attributes, ..image }));
-        steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target }));
-        return Ok(());
+        return Ok(FdSource::Image(ImageTree { attributes: options.attributes, ..image }));
     }
     let mut missing = Missing::Fail;
     let mut relabel = None;
@@ -73,10 +81,10 @@ fn bind(
         match option.as_str() {
             CREATE_SOURCE => missing = Missing::MakeDir,
             RELABEL => relabel = label.map(str::to_owned),
-            _ => return Err(PlanError::MountOption { target, option }),
+            _ => return Err(PlanError::MountOption { target: text(mount.destination())?, option }),
         }
     }
-    let fd = steps.open(FdSource::Bind(Bind {
+    Ok(FdSource::Bind(Bind {
         source,
         recursive: options.recursive,
         attributes: options.attributes,
@@ -85,9 +93,7 @@ fn bind(
         missing,
         relabel,
         idmapped: is_mapped(mount.uid_mappings().as_ref()),
-    }));
-    steps.push(Action::MoveMount(MoveMount { source: Some(MountSource::Fd(fd)), target }));
-    Ok(())
+    }))
 }
 
 /// The host's cgroup file systems as seen from the container's own cgroup namespace, where its cgroup is the root.

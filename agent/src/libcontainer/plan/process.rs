@@ -107,24 +107,31 @@ fn rlimits(process: &Process) -> Vec<Rlimit> {
     list.iter().map(|limit| Rlimit { resource: number(limit.typ()), soft: limit.soft(), hard: limit.hard() }).collect()
 }
 
-/// include/uapi/asm-generic/resource.h.
+/// By number (include/uapi/asm-generic/resource.h).
+const RLIMITS: [PosixRlimitType; 16] = [
+    PosixRlimitType::RlimitCpu,
+    PosixRlimitType::RlimitFsize,
+    PosixRlimitType::RlimitData,
+    PosixRlimitType::RlimitStack,
+    PosixRlimitType::RlimitCore,
+    PosixRlimitType::RlimitRss,
+    PosixRlimitType::RlimitNproc,
+    PosixRlimitType::RlimitNofile,
+    PosixRlimitType::RlimitMemlock,
+    PosixRlimitType::RlimitAs,
+    PosixRlimitType::RlimitLocks,
+    PosixRlimitType::RlimitSigpending,
+    PosixRlimitType::RlimitMsgqueue,
+    PosixRlimitType::RlimitNice,
+    PosixRlimitType::RlimitRtprio,
+    PosixRlimitType::RlimitRttime,
+];
+
 fn number(kind: PosixRlimitType) -> u32 {
-    match kind {
-        PosixRlimitType::RlimitCpu => 0,
-        PosixRlimitType::RlimitFsize => 1,
-        PosixRlimitType::RlimitData => 2,
-        PosixRlimitType::RlimitStack => 3,
-        PosixRlimitType::RlimitCore => 4,
-        PosixRlimitType::RlimitRss => 5,
-        PosixRlimitType::RlimitNproc => 6,
-        PosixRlimitType::RlimitNofile => 7,
-        PosixRlimitType::RlimitMemlock => 8,
-        PosixRlimitType::RlimitAs => 9,
-        PosixRlimitType::RlimitLocks => 10,
-        PosixRlimitType::RlimitSigpending => 11,
-        PosixRlimitType::RlimitMsgqueue => 12,
-        PosixRlimitType::RlimitNice => 13,
-        PosixRlimitType::RlimitRtprio => 14,
-        PosixRlimitType::RlimitRttime => 15,
-    }
+    RLIMITS.iter().position(|one| *one == kind).map_or(u32::MAX, |number| number as u32)
+}
+
+/// The inverse of what a plan has.
+pub(crate) fn rlimit_type(number: u32) -> Option<PosixRlimitType> {
+    RLIMITS.get(number as usize).copied()
 }

@@ -245,6 +245,14 @@ pub(super) fn enter_v1_cgroups<'a>(v1_tasks: impl IntoIterator<Item = &'a OwnedF
     Ok(())
 }
 
+/// What a runner says of the process that an OCI runtime made.
+pub(super) fn report_ready(control: &OwnedFd, pid: i32, terminal: Option<OwnedFd>) -> Result<(), InitFailure> {
+    let mut message = vec![READY];
+    message.extend(pid.to_ne_bytes());
+    let terminal = terminal.as_ref().map(AsFd::as_fd);
+    fd_passing::send(control, &message, terminal.as_slice()).step("report to the monitor", "")
+}
+
 pub(super) fn report(control: &OwnedFd, what: u8, terminal: Option<BorrowedFd<'_>>) -> io::Result<()> {
     fd_passing::send(control, &[what], terminal.as_slice())
 }
@@ -271,11 +279,20 @@ pub fn release(control: impl AsFd) -> io::Result<()> {
     fd_passing::send(control, &[GO], &[])
 }
 
+/// A process that is set up.
+#[derive(Debug)]
+pub struct Ready {
+    /// Its terminal's master side, if it has one.
+    pub terminal: Option<OwnedFd>,
+    /// Its id, where it is not the process that says so.
+    pub pid: Option<i32>,
+}
+
 /// What a process on its way says.
 #[derive(Debug)]
 pub enum Report {
-    /// Everything is set up; the terminal's master side, if it has one.
-    Ready(Option<OwnedFd>),
+    /// Everything is set up.
+    Ready(Ready),
     /// A step failed; the process exits.
     Failed(InitFailure),
     /// The program runs (or the process died: its exit will be seen).
@@ -295,7 +312,10 @@ pub fn receive_report(control: impl AsFd) -> io::Result<Report> {
     };
     match buffer[..len].split_first() {
         None => Ok(Report::Closed),
-        Some((&READY, _)) => Ok(Report::Ready(fds.into_iter().next())),
+        Some((&READY, pid)) => {
+            let pid = pid.try_into().ok().map(i32::from_ne_bytes);
+            Ok(Report::Ready(Ready { terminal: fds.into_iter().next(), pid }))
+        }
         Some((_, body)) => Ok(Report::Failed(
             InitFailure::decode(body).unwrap_or_else(|_| InitFailure::refused("init failed and could not say why", "")),
         )),

@@ -6,6 +6,8 @@
 mod alone;
 /// Masked and read-only paths.
 mod cover;
+/// Containers that an OCI runtime runs.
+pub mod external;
 /// Steps that failed, as data.
 pub(crate) mod failure;
 /// Programs that are run at points of a container's life.
@@ -49,7 +51,7 @@ pub use alone::{Alone, HookStates, NEWTIME, Started, blank, launch_alone, listen
 pub use failure::InitFailure;
 pub use hooks::{run_hook, run_hooks};
 pub use join::{Join, join};
-pub use launch::{Host, Launch, Launched, Report, Stdio, launch, receive_report, release};
+pub use launch::{Host, Launch, Launched, Ready, Report, Stdio, launch, receive_report, release};
 pub use open::{Mount, OpenError, open};
 pub use overlay::{mount_overlay, mount_overlay_at, open_folder, open_mapped_layers};
 pub use own_host::OwnHost;

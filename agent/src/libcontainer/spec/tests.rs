@@ -102,7 +102,7 @@ impl Fixture {
             pod: &self.pod,
             devices: &self.devices,
             seccomp_profile: self.profile.as_deref(),
-            cgroups_path: "/pod/container",
+            cgroups_path: "pod/container",
             selinux_level: "s0:c7,c8",
             defaults: &self.defaults,
             host: &self.host,

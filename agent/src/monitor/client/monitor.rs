@@ -96,6 +96,7 @@ impl Monitor {
             cgroup: CgroupFds { unified, v1_tasks, memory, freezer },
             log,
             record_dir,
+            runtime,
         } = container;
         let mut push = |fd: OwnedFd| -> u32 {
             fds.push(fd);
@@ -117,6 +118,13 @@ impl Monitor {
             log_name,
             record_dir_fd,
             freezer_fd: freezer.map(&mut push),
+            runtime: runtime.map(|runtime| wire::Runtime {
+                program: runtime.program,
+                folder: runtime.folder,
+                mounts_fd: push(runtime.mounts),
+                hybrid: runtime.hybrid,
+                exec_cgroup: runtime.exec_cgroup,
+            }),
         };
         match self.connection.call(Call::Create(create), fds).await? {
             (Body::Created(created), _) => Ok(created.pid),

@@ -70,6 +70,23 @@ pub struct CreateContainer {
     pub log: Option<LogTarget>,
     /// The folder that gets the file `exit`.
     pub record_dir: OwnedFd,
+    /// Who runs it, if it is not the monitor.
+    pub runtime: Option<Runtime>,
+}
+
+/// An OCI runtime that runs a container. The plan's steps are what is mounted for it.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The program.
+    pub program: String,
+    /// The bundle's folder, with config.json in it.
+    pub folder: String,
+    /// The agent's mount namespace.
+    pub mounts: OwnedFd,
+    /// The host has cgroup v1 and v2.
+    pub hybrid: bool,
+    /// The runtime has `exec --cgroup`.
+    pub exec_cgroup: bool,
 }
 
 /// A process to run in a running container.

@@ -200,6 +200,29 @@ pub struct Create {
     /// The container's folder in v1's freezer hierarchy, where there is no unified one.
     #[prost(uint32, optional, tag = "9")]
     pub freezer_fd: Option<u32>,
+    /// The OCI runtime that runs it, if it is not the monitor itself. The plan's steps are then what is mounted for the runtime.
+    #[prost(message, optional, tag = "10")]
+    pub runtime: Option<Runtime>,
+}
+
+/// See `Create::runtime`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Runtime {
+    /// The program, by an absolute path of the host.
+    #[prost(string, tag = "1")]
+    pub program: String,
+    /// The bundle's folder, with config.json in it; what is exec'd has its process in `exec-<id>.json` there.
+    #[prost(string, tag = "2")]
+    pub folder: String,
+    /// The agent's mount namespace.
+    #[prost(uint32, tag = "3")]
+    pub mounts_fd: u32,
+    /// The host has cgroup v1 and v2.
+    #[prost(bool, tag = "4")]
+    pub hybrid: bool,
+    /// The runtime has `exec --cgroup`.
+    #[prost(bool, tag = "5")]
+    pub exec_cgroup: bool,
 }
 
 /// A container by its id.

@@ -17,6 +17,7 @@ use super::exec_cgroup::{ExecCgroup, ExecCgroups};
 use super::log::{Log, Output};
 use super::oom_kills::OomKills;
 use crate::libcontainer::run::InitFailure;
+use crate::libcontainer::run::external::Runtime;
 use crate::monitor::protocol::{ContainerState, ExitRecord, Phase as WirePhase};
 
 /// One container.
@@ -31,6 +32,8 @@ pub(super) struct Container {
     /// Everything in it dies with its first process.
     pub(super) own_pid_namespace: bool,
     pub(super) cgroup_namespace: bool,
+    /// Who runs it, if it is not this monitor.
+    pub(super) runtime: Option<Box<External>>,
     pub(super) cgroup: Cgroup,
     /// `stdio.stdout` is its terminal's master side.
     pub(super) tty: bool,
@@ -64,6 +67,14 @@ pub(super) enum Phase {
     Running { started_at_ns: i64 },
     /// It ended, and the record is written.
     Exited(ExitRecord),
+}
+
+/// A container that an OCI runtime runs.
+#[derive(Debug)]
+pub(super) struct External {
+    pub(super) runtime: Runtime,
+    /// The runtime's process that takes away what it keeps of the container.
+    pub(super) deleting: Option<i32>,
 }
 
 /// What it is counted and killed by.
@@ -170,6 +181,21 @@ impl Container {
         if let (true, Some(cgroup)) = (refused || !self.own_pid_namespace, self.cgroup.tree()) {
             cgroup_tree::kill(cgroup);
         }
+    }
+
+    /// Its first process is not known yet: the OCI runtime makes it.
+    pub(super) fn is_being_made(&self) -> bool {
+        self.runtime.is_some() && matches!(self.phase, Phase::Creating { ready: false, .. })
+    }
+
+    /// The OCI runtime starts it, and has not said whether it could; the program may be over already.
+    pub(super) fn is_being_started(&self) -> bool {
+        self.runtime.is_some() && matches!(self.phase, Phase::Starting { failure: None, .. })
+    }
+
+    /// The OCI runtime has not taken away yet what it keeps of it.
+    pub(super) fn is_being_deleted(&self) -> bool {
+        self.runtime.as_ref().is_some_and(|external| external.deleting.is_some())
     }
 
     pub(super) fn is_exited(&self) -> bool {

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::getpid;
 
 use super::connection::Requester;
-use super::container::{Cgroup, Container, Input, Phase, Stdio};
+use super::container::{Cgroup, Container, External, Input, Phase, Stdio};
 use super::events::Source;
 use super::exec_cgroup::ExecCgroups;
 use super::log::{Log, Output, StreamName};
@@ -14,8 +15,9 @@ use super::oom_kills::OomKills;
 use super::requests::wrong_state;
 use super::spawner::{internal, invalid, with_kind};
 use crate::libcontainer::plan::{InitPlan, PidNamespace};
+use crate::libcontainer::run::external::{self, PodProcesses};
 use crate::libcontainer::run::failure::{InitFailure, Step};
-use crate::libcontainer::run::{self, Launch, Launched, Report, launch, receive_report};
+use crate::libcontainer::run::{self, Launch, Launched, Ready, Report, launch, receive_report};
 use crate::monitor::protocol::{Body, Create, Created, Failure, FailureKind, Started};
 
 impl Monitor {
@@ -28,8 +30,18 @@ impl Monitor {
             // It would keep the monitor from leaving.
             return Err(wrong_state("the pod is being ended"));
         }
-        let Create { id, plan, unified_fd, v1_tasks_fds, memory_fd, log_dir_fd, log_name, record_dir_fd, freezer_fd } =
-            create;
+        let Create {
+            id,
+            plan,
+            unified_fd,
+            v1_tasks_fds,
+            memory_fd,
+            log_dir_fd,
+            log_name,
+            record_dir_fd,
+            freezer_fd,
+            runtime,
+        } = create;
         let mut fds = Fds::new(fds);
         let mut cgroup = Cgroup {
             unified: unified_fd.map(|index| fds.take(index)).transpose()?,
@@ -43,22 +55,32 @@ impl Monitor {
         cgroup.oom_kills_before = OomKills::of(&cgroup);
         let record_dir = fds.take(record_dir_fd)?;
         let log_dir = log_dir_fd.map(|index| fds.take(index)).transpose()?;
+        let runtime = runtime.map(|runtime| External::of(&id, runtime, &mut fds)).transpose()?;
         let namespaces = &plan.namespaces;
         if namespaces.user != self.kept.user.is_some() {
             return Err(invalid("a pod's containers are all in its user namespace, or none is"));
         }
         let (stdio, theirs) = make_stdio(&plan).map_err(internal)?;
-        let launched = {
-            let launch_plan = Launch {
-                plan: &plan,
-                fds: &fds.first_ones(),
-                cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
-                v1_tasks: &cgroup.v1_tasks,
-                new_pid_namespace: namespaces.pid() == PidNamespace::Container,
-                join_pid_namespace: self.pid_namespace(&plan)?,
-            };
-            launch(self.kept.host(), &launch_plan, theirs).map_err(init)?
-        };
+        let unified = cgroup.unified.as_ref().map(AsFd::as_fd);
+        let (joined, host, fds) = (self.pid_namespace(&plan)?, self.kept.host(), fds.first_ones());
+        let launched = match &runtime {
+            None => {
+                let launch_plan = Launch {
+                    plan: &plan,
+                    fds: &fds,
+                    cgroup: unified,
+                    v1_tasks: &cgroup.v1_tasks,
+                    new_pid_namespace: namespaces.pid() == PidNamespace::Container,
+                    join_pid_namespace: joined.map(|(_, pidfd)| pidfd),
+                };
+                launch(host, &launch_plan, theirs)
+            }
+            Some(external) => {
+                let pod = PodProcesses { monitor: getpid().as_raw_pid(), pid: joined.map(|(pid, _)| pid) };
+                external::create(host, &external.runtime, &plan, &fds, pod, unified, theirs)
+            }
+        }
+        .map_err(init)?;
         let Launched { pid, pidfd, control } = launched;
         let serial = self.serial();
         let container = Container {
@@ -67,8 +89,10 @@ impl Monitor {
             phase: Phase::Creating { requester: to, control, ready: false, failure: None },
             pid,
             pidfd: Some(pidfd),
-            own_pid_namespace: namespaces.pid() == PidNamespace::Container,
+            // A runtime's own helpers are in the cgroup alone.
+            own_pid_namespace: namespaces.pid() == PidNamespace::Container && runtime.is_none(),
             cgroup_namespace: namespaces.cgroup,
+            runtime,
             cgroup,
             tty: plan.tty,
             input: input_of(&plan),
@@ -97,18 +121,19 @@ impl Monitor {
         Ok(Outcome::Later)
     }
 
-    /// The process whose PID namespace the container joins, if it does.
-    fn pid_namespace(&self, plan: &InitPlan) -> Result<Option<BorrowedFd<'_>>, Failure> {
+    /// The process whose PID namespace the container joins, if it does, by its id and its pidfd.
+    fn pid_namespace(&self, plan: &InitPlan) -> Result<Option<(i32, BorrowedFd<'_>)>, Failure> {
         match plan.namespaces.pid() {
             PidNamespace::Container | PidNamespace::Node => Ok(None),
             PidNamespace::Pod => match &self.kept.pod_init {
-                Some(init) => Ok(Some(init.pidfd.as_fd())),
+                Some(init) => Ok(Some((init.pid, init.pidfd.as_fd()))),
                 None => Err(invalid("the pod has no PID namespace to share")),
             },
             PidNamespace::Target => {
                 let target = self.containers.iter().find(|container| container.id == plan.namespaces.pid_target);
-                match target.filter(|target| target.death.is_none()).and_then(Container::pidfd) {
-                    Some(pidfd) => Ok(Some(pidfd)),
+                let target = target.filter(|target| target.death.is_none() && !target.is_being_made());
+                match target.and_then(|target| Some((target.pid, target.pidfd()?))) {
+                    Some(target) => Ok(Some(target)),
                     None => Err(wrong_state("the container whose PID namespace is to be joined does not run")),
                 }
             }
@@ -149,7 +174,7 @@ impl Monitor {
         let Some(control) = self.containers[at].control() else { return };
         match receive_report(control) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(Report::Ready(terminal)) => self.on_ready(serial, terminal),
+            Ok(Report::Ready(ready)) => self.on_ready(serial, ready),
             Ok(Report::Failed(failure)) => self.fail(serial, failure),
             Ok(Report::Closed) => self.on_executed(serial),
             // Out of file descriptors for a terminal: what it said is lost, and nobody would ever be answered.
@@ -157,8 +182,22 @@ impl Monitor {
         }
     }
 
-    fn on_ready(&mut self, serial: u32, terminal: Option<OwnedFd>) {
+    fn on_ready(&mut self, serial: u32, Ready { terminal, pid }: Ready) {
         let Some(at) = self.position(serial) else { return };
+        if let Some(pid) = pid {
+            let adopted = self.adopt_process(pid).and_then(|process| {
+                process.map_err(|(code, _)| {
+                    InitFailure::refused(
+                        &format!("the container's first process ended with {code} before its start"),
+                        "",
+                    )
+                })
+            });
+            match adopted {
+                Ok(pidfd) => (self.containers[at].pid, self.containers[at].pidfd) = (pid, Some(pidfd)),
+                Err(failure) => return self.fail(serial, failure),
+            }
+        }
         if let Some(master) = terminal {
             let nonblocking = set_nonblocking(&master);
             self.containers[at].stdio.stdout = Some(Output::new(master, StreamName::Stdout));
@@ -197,9 +236,16 @@ impl Monitor {
         let container = &mut self.containers[at];
         match std::mem::replace(&mut container.phase, Phase::Running { started_at_ns: 0 }) {
             Phase::Starting { requester, failure: None, .. } => {
-                let started_at_ns = now_ns();
+                // An OCI runtime tells later than it starts.
+                let started_at_ns = container.death.map_or_else(now_ns, |death| death.at_ns);
                 container.phase = Phase::Running { started_at_ns };
                 self.connection.answer(requester, Body::Started(Started { started_at_ns }), Vec::new());
+                self.publish_if_dry(serial);
+            }
+            Phase::Created { control } if container.runtime.is_some() => {
+                // Its runner is gone, without which it cannot be started.
+                container.phase = Phase::Created { control };
+                container.kill_tree();
             }
             other => container.phase = other,
         }
@@ -216,6 +262,8 @@ impl Monitor {
             failure.get_or_insert(why);
         }
         container.kill_tree();
+        // A program that an OCI runtime failed to start may be over by now.
+        self.publish_if_dry(serial);
     }
 }
 

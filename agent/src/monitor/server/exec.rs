@@ -13,8 +13,9 @@ use super::exec_cgroup::ExecCgroup;
 use super::monitor::{Monitor, Outcome};
 use super::requests::{not_found, wrong_state};
 use super::spawner::internal;
+use crate::libcontainer::run::external::{self, ExternalExec};
 use crate::libcontainer::run::failure::InitFailure;
-use crate::libcontainer::run::{Join, Launched, Report, Stdio, join, receive_report};
+use crate::libcontainer::run::{Join, Launched, Ready, Report, Stdio, join, receive_report};
 use crate::monitor::protocol::{Body, Created, Exec, ExecExited, Failure};
 
 /// One exec'd process.
@@ -27,6 +28,8 @@ pub(super) struct ExecProcess {
     pidfd: OwnedFd,
     /// Until its program runs.
     control: Option<OwnedFd>,
+    /// An OCI runtime starts it, and has not said which process it is.
+    is_external: bool,
     /// Who waits for its program to run.
     requester: Option<Requester>,
     failure: Option<InitFailure>,
@@ -38,6 +41,11 @@ pub(super) struct ExecProcess {
 }
 
 impl ExecProcess {
+    /// Its process is not known yet: an OCI runtime makes it.
+    pub(super) fn is_being_made(&self) -> bool {
+        self.is_external && self.control.is_some()
+    }
+
     /// Kills it and all it started.
     pub(super) fn kill_tree(&mut self) {
         self.killed = true;
@@ -74,21 +82,28 @@ impl Monitor {
             (None, Some(cgroup)) => Some(cgroup.open_tasks().map_err(internal)?),
             _ => None,
         };
-        let joined = join(
-            host,
-            &Join {
-                process: &process,
-                tty,
-                container: pidfd.as_fd(),
-                cgroup_namespace: container.cgroup_namespace,
-                namespaces: CloneFlags::empty(),
-                passed: &[],
-                cgroup: cgroup.as_ref().map(AsFd::as_fd).filter(|_| container.cgroup.unified.is_some()),
-                v1_tasks: &container.cgroup.v1_tasks,
-                own_v1_tasks: own_v1_tasks.as_ref(),
-            },
-            stdio,
-        );
+        let unified = cgroup.as_ref().filter(|_| container.cgroup.unified.is_some());
+        let joined = match &container.runtime {
+            None => join(
+                host,
+                &Join {
+                    process: &process,
+                    tty,
+                    container: pidfd.as_fd(),
+                    cgroup_namespace: container.cgroup_namespace,
+                    namespaces: CloneFlags::empty(),
+                    passed: &[],
+                    cgroup: unified.map(AsFd::as_fd),
+                    v1_tasks: &container.cgroup.v1_tasks,
+                    own_v1_tasks: own_v1_tasks.as_ref(),
+                },
+                stdio,
+            ),
+            Some(external) => {
+                let cgroup = unified.map(|cgroup| (cgroup.as_fd(), cgroup.name()));
+                external::exec(host, &external.runtime, &ExternalExec { id: &id, tty, cgroup }, stdio)
+            }
+        };
         let Launched { pid, pidfd, control } = match joined {
             Ok(launched) => launched,
             Err(failure) => {
@@ -101,7 +116,7 @@ impl Monitor {
                 });
             }
         };
-        let container = container.serial;
+        let (is_external, container) = (container.runtime.is_some(), container.serial);
         let mut exec = ExecProcess {
             serial,
             id,
@@ -109,6 +124,7 @@ impl Monitor {
             pid,
             pidfd,
             control: Some(control),
+            is_external,
             requester: Some(to),
             failure: None,
             terminal: None,
@@ -132,34 +148,63 @@ impl Monitor {
         let Some(control) = &exec.control else { return };
         match receive_report(control) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(Report::Ready(terminal)) => exec.terminal = terminal,
+            Ok(Report::Ready(Ready { terminal, pid: None })) => exec.terminal = terminal,
+            Ok(Report::Ready(Ready { terminal, pid: Some(pid) })) => {
+                exec.terminal = terminal;
+                self.on_external_exec(serial, pid);
+            }
             Ok(Report::Failed(failure)) => exec.failure = Some(failure),
             // Out of file descriptors for a terminal: what it said is lost.
             Err(error) => {
                 exec.failure.get_or_insert(InitFailure::refused(&format!("the process's report: {error}"), ""));
                 exec.kill_tree();
             }
-            Ok(Report::Closed) => {
-                let control = exec.control.take();
-                if exec.failure.is_none()
-                    && let Some(to) = exec.requester.take()
-                {
-                    let terminal = exec.terminal.take().into_iter().collect();
-                    self.connection.answer(to, Body::Execed(Created { pid: exec.pid }), terminal);
+            Ok(Report::Closed) => self.on_execed(at),
+        }
+    }
+
+    /// Its program runs, or it has failed.
+    fn on_execed(&mut self, at: usize) {
+        let exec = &mut self.execs[at];
+        let control = exec.control.take();
+        if exec.failure.is_none()
+            && let Some(to) = exec.requester.take()
+        {
+            let terminal = exec.terminal.take().into_iter().collect();
+            self.connection.answer(to, Body::Execed(Created { pid: exec.pid }), terminal);
+        }
+        if let Some(control) = control {
+            self.unwatch(control);
+        }
+    }
+
+    /// An OCI runtime has started it: its program runs, if it is not over already.
+    fn on_external_exec(&mut self, serial: u32, pid: i32) {
+        let adopted = self.adopt_process(pid);
+        let Some(at) = self.execs.iter().position(|exec| exec.serial == serial) else { return };
+        match adopted {
+            Ok(process) => {
+                self.execs[at].pid = pid;
+                self.on_execed(at);
+                match process {
+                    Ok(pidfd) => self.execs[at].pidfd = pidfd,
+                    Err((exit_code, _)) => self.on_exec_death(serial, pid, exit_code),
                 }
-                if let Some(control) = control {
-                    self.unwatch(control);
-                }
+            }
+            Err(failure) => {
+                self.execs[at].failure = Some(failure);
+                self.execs[at].kill_tree();
             }
         }
     }
 
-    pub(super) fn on_exec_death(&mut self, serial: u32, exit_code: i32) {
+    pub(super) fn on_exec_death(&mut self, serial: u32, pid: i32, exit_code: i32) {
         // What it said last comes first.
         for _ in 0..3 {
             self.on_exec_report(serial);
         }
-        let Some(at) = self.execs.iter().position(|exec| exec.serial == serial) else { return };
+        let is_it = |exec: &ExecProcess| exec.serial == serial && exec.pid == pid;
+        let Some(at) = self.execs.iter().position(is_it) else { return };
         let exec = self.execs.swap_remove(at);
         if let Some(control) = &exec.control {
             self.unwatch(control);

@@ -60,6 +60,11 @@ impl ExecCgroup {
         cgroup_tree::kill(&self.folder);
     }
 
+    /// Below the container's.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// v1: what the exec enters it by.
     pub(super) fn open_tasks(&self) -> Result<OwnedFd, InitFailure> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;

@@ -30,22 +30,28 @@ impl Monitor {
             let (exit_code, signal) = code_of(status);
             let by_pid = |container: &&Container| container.pid == pid && container.death.is_none();
             if let Some(serial) = self.containers.iter().find(by_pid).map(|container| container.serial) {
-                self.on_death(serial, exit_code, signal);
+                self.on_death(serial, pid, exit_code, signal);
             } else if let Some(serial) = self.execs.iter().find(|exec| exec.pid == pid).map(|exec| exec.serial) {
-                self.on_exec_death(serial, exit_code);
+                self.on_exec_death(serial, pid, exit_code);
             } else if self.kept.pod_init.as_ref().is_some_and(|init| init.pid == pid) {
                 self.kept.pod_init = None;
+            } else {
+                self.note_stray(pid, exit_code, signal);
             }
         }
     }
 
-    fn on_death(&mut self, serial: u32, exit_code: i32, signal: i32) {
+    fn on_death(&mut self, serial: u32, pid: i32, exit_code: i32, signal: i32) {
         // What it said last comes first: ready, a failure, the closed socket.
         for _ in 0..3 {
             self.on_report(serial);
         }
         let Some(at) = self.position(serial) else { return };
         let container = &mut self.containers[at];
+        if container.pid != pid {
+            // That was a runner, whose last word was the process that the OCI runtime has made.
+            return;
+        }
         // At once: systemd takes a scope away, and its counters with it, as soon as nobody is in it.
         let oom_killed = container.was_oom_killed(exit_code);
         let death = Death { exit_code, signal, oom_killed, at_ns: now_ns(), drain_until: Instant::now() + DRAIN };
@@ -57,6 +63,7 @@ impl Monitor {
             container.kill_tree();
         }
         container.pidfd = None;
+        self.delete_external(at);
         for source in [Source::Stdout, Source::Stderr] {
             for _ in 0..DRAIN_READS {
                 if self.read_output(serial, source) != Progress::More {
@@ -125,7 +132,12 @@ impl Monitor {
     pub(super) fn publish_if_dry(&mut self, serial: u32) {
         let Some(at) = self.position(serial) else { return };
         let container = &self.containers[at];
-        if container.death.is_some() && container.is_dry() && container.log.is_settled() && !container.is_exited() {
+        if container.death.is_some()
+            && container.is_dry()
+            && container.log.is_settled()
+            && !container.is_exited()
+            && !container.is_being_started()
+        {
             self.publish(serial);
         }
     }
@@ -174,7 +186,6 @@ impl Monitor {
         let reopening = container.reopening.take();
         let id = container.id.clone();
         let waiting = container.stop.take().map_or_else(Vec::new, |stop| stop.waiting);
-        let removal = std::mem::take(&mut container.removal);
         match start_failure {
             Some((requester, failure)) if self.connection.is_of(requester) => {
                 self.connection.answer(requester, Body::Failure(failure), Vec::new());
@@ -193,15 +204,24 @@ impl Monitor {
             self.connection.answer(to, Body::Failure(failure), Vec::new());
         }
         self.clients.end_container(&self.epoll, serial);
-        if removal.is_empty() {
+        if self.containers[at].removal.is_empty() {
             // What its log still lacks is written when that is possible.
             self.write_log(serial);
         } else {
-            let mut container = self.containers.swap_remove(at);
-            self.let_go(&mut container);
-            for to in removal {
-                self.connection.answer(to, Body::Done(Nothing {}), Vec::new());
-            }
+            self.forget_if_wanted(at);
+        }
+    }
+
+    /// Forgets an exited container if somebody waits for that, unless its runtime is still busy with it.
+    pub(super) fn forget_if_wanted(&mut self, at: usize) {
+        let container = &self.containers[at];
+        if !container.is_exited() || container.is_being_deleted() || container.removal.is_empty() {
+            return;
+        }
+        let mut container = self.containers.swap_remove(at);
+        self.let_go(&mut container);
+        for to in container.removal {
+            self.connection.answer(to, Body::Done(Nothing {}), Vec::new());
         }
     }
 }

@@ -24,6 +24,8 @@ mod exec;
 mod exec_cgroup;
 /// What happens when a process ends.
 mod exit;
+/// Containers that an OCI runtime runs.
+mod external;
 /// The CRI log: lines, timestamps, the process that writes the file.
 mod log;
 /// A container's log as the event loop sees it.

@@ -14,6 +14,7 @@ use super::connection::{Connection, Requester};
 use super::container::Container;
 use super::events::{Epoll, Source};
 use super::exec::ExecProcess;
+use super::external::Strays;
 use super::log::{Buffers, Fork, Start};
 use super::pod::Network;
 use super::requests::not_found;
@@ -71,6 +72,7 @@ pub(super) struct Monitor {
     pub(super) containers: Vec<Container>,
     pub(super) execs: Vec<ExecProcess>,
     pub(super) clients: Clients,
+    pub(super) strays: Strays,
     next_serial: u32,
     /// The monitor leaves when everything has ended; who waits for that.
     pub(super) leaving: Option<Vec<Requester>>,
@@ -104,6 +106,7 @@ impl Monitor {
             containers: Vec::new(),
             execs: Vec::new(),
             clients: Clients::default(),
+            strays: Strays::new(),
             next_serial: 0,
             leaving: None,
             leave_by: None,
@@ -239,13 +242,18 @@ impl Monitor {
 
     /// The container of that id.
     pub(super) fn find(&mut self, id: &str) -> Result<&mut Container, Failure> {
-        self.containers.iter_mut().find(|container| container.id == id).ok_or_else(|| not_found("container", id))
+        find(&mut self.containers, id)
     }
 
     /// Where the container of that serial number is.
     pub(super) fn position(&self, serial: u32) -> Option<usize> {
         self.containers.iter().position(|container| container.serial == serial)
     }
+}
+
+/// The container of that id among these.
+pub(super) fn find<'a>(containers: &'a mut [Container], id: &str) -> Result<&'a mut Container, Failure> {
+    containers.iter_mut().find(|container| container.id == id).ok_or_else(|| not_found("container", id))
 }
 
 /// ns since 1970.

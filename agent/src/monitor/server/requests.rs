@@ -116,9 +116,10 @@ impl Monitor {
         if self.leaving.is_none() || !self.containers.iter().all(Container::is_exited) {
             return false;
         }
-        // A disk that hangs is not waited for: what waits for it is lost with the pod.
+        // A disk or a runtime that hangs is not waited for: what waits for it is lost with the pod.
         let is_late = self.leave_by.is_some_and(|by| by <= Instant::now());
-        if !is_late && !self.containers.iter().all(|container| container.log.is_settled()) {
+        let is_settled = |container: &Container| container.log.is_settled() && !container.is_being_deleted();
+        if !is_late && !self.containers.iter().all(is_settled) {
             return false;
         }
         for to in self.leaving.take().unwrap_or_default() {

@@ -7,9 +7,10 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::cgroup_tree;
 use super::connection::Requester;
 use super::container::{Container, Phase, Stop};
-use super::monitor::{Monitor, Outcome};
+use super::monitor::{Monitor, Outcome, find};
 use super::requests::{not_found, wrong_state};
 use super::spawner::{internal, invalid};
+use crate::libcontainer::run::Host;
 use crate::libcontainer::run::failure::Step;
 use crate::monitor::protocol::{self as wire, Body, Failure, Nothing};
 
@@ -20,7 +21,7 @@ impl Monitor {
     /// Sends a signal to the first process or to all.
     pub(super) fn signal(&mut self, request: &wire::Signal) -> Result<Outcome, Failure> {
         let signal = signal_of(request.signal)?;
-        let container = self.find(&request.id)?;
+        let (host, container) = (self.kept.host(), find(&mut self.containers, &request.id)?);
         if container.death.is_some() {
             return Err(wrong_state("the container has exited"));
         }
@@ -29,7 +30,7 @@ impl Monitor {
             (true, Some(cgroup)) => drop(cgroup_tree::signal(cgroup, signal)),
             _ => {
                 container.killed |= signal == Signal::KILL;
-                send(container, signal)?;
+                send(host, container, signal)?;
             }
         }
         Ok(Outcome::Answer(Body::Done(Nothing {})))
@@ -38,7 +39,7 @@ impl Monitor {
     /// Asks politely once, and sets or shortens the time after which it is killed. Answered when the exit is published.
     pub(super) fn stop(&mut self, to: Requester, request: &wire::Stop) -> Result<Outcome, Failure> {
         let signal = signal_of(request.signal)?;
-        let container = self.find(&request.id)?;
+        let (host, container) = (self.kept.host(), find(&mut self.containers, &request.id)?);
         if let Phase::Exited(record) = &container.phase {
             return Ok(Outcome::Answer(Body::Stopped(record.clone())));
         }
@@ -48,7 +49,7 @@ impl Monitor {
         if at_once {
             container.kill_tree();
         } else if container.stop.is_none() && container.death.is_none() {
-            match send(container, signal) {
+            match send(host, container, signal) {
                 // An AppArmor profile without a rule for signals: it is killed when its time is over.
                 Err(failure) if failure.errno == libc::EACCES => {}
                 sent => sent?,
@@ -67,15 +68,15 @@ impl Monitor {
 
     /// Forgets a container, killing it first if it has not ended.
     pub(super) fn remove(&mut self, to: Requester, id: &str) -> Result<Outcome, Failure> {
-        let done = Ok(Outcome::Answer(Body::Done(Nothing {})));
-        let Some(at) = self.containers.iter().position(|container| container.id == id) else { return done };
-        if self.containers[at].is_exited() {
-            let mut container = self.containers.swap_remove(at);
-            self.let_go(&mut container);
-            return done;
-        }
+        let Some(at) = self.containers.iter().position(|container| container.id == id) else {
+            return Ok(Outcome::Answer(Body::Done(Nothing {})));
+        };
         self.containers[at].removal.push(to);
-        self.containers[at].kill_tree();
+        if self.containers[at].is_exited() {
+            self.forget_if_wanted(at);
+        } else {
+            self.containers[at].kill_tree();
+        }
         Ok(Outcome::Later)
     }
 
@@ -124,12 +125,17 @@ impl Monitor {
 fn deadline_of(container: &Container) -> Option<Instant> {
     match (&container.phase, &container.death) {
         (Phase::Exited(_), _) => None,
+        // Its runtime has the next word.
+        (_, Some(_)) if container.is_being_started() => None,
         (_, Some(death)) => Some(death.drain_until),
         (_, None) => container.stop.as_ref().and_then(|stop| stop.deadline),
     }
 }
 
-fn send(container: &Container, signal: Signal) -> Result<(), Failure> {
+fn send(host: Host<'_>, container: &Container, signal: Signal) -> Result<(), Failure> {
+    if let Some(external) = container.runtime.as_ref().filter(|_| container.death.is_none()) {
+        return external.signal(host, signal).map_err(internal);
+    }
     match container.pidfd().map(|pidfd| pidfd_send_signal(pidfd, signal)) {
         // It has just died; its exit is about to be seen.
         None | Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => Ok(()),

@@ -27,6 +27,7 @@ fn good() -> Facts {
         sysctls_writable: true,
         programs: vec![("iptables", Some("/usr/sbin/iptables".into()))],
         monitor: Ok(()),
+        runtimes: Vec::new(),
         disk: Ok(Disk { free_bytes: 1 << 40, free_inodes: 1 << 30, counts_inodes: true, read_only: false }),
         run_root_tmpfs: true,
     }
@@ -58,6 +59,9 @@ fn each_thing_that_is_missing_is_told() {
     assert_eq!(complaints(|facts, _| facts.max_user_namespaces = Some(0)), warn("user namespaces"));
     assert_eq!(complaints(|facts, _| facts.max_user_namespaces = None), warn("user namespaces"));
     assert_eq!(complaints(|facts, _| facts.seccomp = None), fail("seccomp"));
+    let broken = |name: &str| vec![(name.to_owned(), "/usr/bin/runc: No such file".to_owned())];
+    assert_eq!(complaints(|facts, _| facts.runtimes = broken("runc")), warn("runtimes"));
+    assert_eq!(complaints(|facts, _| facts.runtimes = broken("")), fail("runtimes"));
     assert_eq!(complaints(|facts, _| facts.cgroups.v2 = None), fail("cgroups"));
     assert_eq!(complaints(|facts, _| facts.systemd = true), warn("cgroup driver"));
     assert_eq!(complaints(|_, config| config.cgroups.driver = CgroupDriver::Systemd), fail("cgroup driver"));
