@@ -4,6 +4,9 @@
 
 /// Every abort point there is; the tests arm them one after the other.
 pub const POINTS: &[&str] = &[
+    "checkpoint_container.frozen",
+    "checkpoint_container.dumped",
+    "checkpoint_container.archived",
     "create_container.recorded",
     "create_container.prepared",
     "create_container.cloned",

@@ -5,6 +5,8 @@
 
 /// Berth's own small gRPC service: what the command line needs and the CRI does not have.
 pub mod admin;
+/// Checkpoints of containers: criu and the archive.
+pub mod checkpoint;
 /// The command line: `berth serve`, `doctor`, `config`, `image`.
 pub mod cli;
 /// The configuration file and flags, resolved.

@@ -80,10 +80,13 @@ const RULES: &[Rule] = &[
     rule("admin", &["image", "model", "ops"], &[]),
     // Shows what lies below, and changes it through ops alone.
     rule("cri", &["image", "libcontainer::cgroup", "model", "ops", "state", "telemetry"], &["rustix", "nix", "libc"]),
+    // Archives are put together as layers are.
+    rule("checkpoint", &["image"], &["tonic", "tokio", "cri_api"]),
     // monitor::protocol only for the name and form of the exit record, which the monitor leaves in our folder.
     rule(
         "ops",
         &[
+            "checkpoint",
             "fault",
             "image",
             "libcontainer::apparmor",

@@ -73,13 +73,14 @@ impl Agent {
             "root: {}\nrun_root: {}\nsocket: {}\ncgroups:\n{cgroups}\
              image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n\
              user_namespaces:\n  first_id: 1000000000\n  pods: 3\n\
-             cdi:\n  spec_dirs: [{}]\nblockio:\n  config: {}\n",
+             cdi:\n  spec_dirs: [{}]\nblockio:\n  config: {}\ncheckpoint:\n  criu: {}\n",
             self.root.display(),
             self.run_root.display(),
             self.socket.display(),
             self.root.with_file_name("certs.d").display(),
             self.root.with_file_name("cdi").display(),
             self.root.with_file_name("blockio.yaml").display(),
+            self.root.with_file_name("criu").display(),
         )
     }
 

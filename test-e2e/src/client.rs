@@ -1,6 +1,7 @@
 //! The typed CRI client. Each verb has the deadline a kubelet gives it (rules.md, rule 7), so that a call that hangs
 //! fails a test instead of stalling it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cri_api::v1;
@@ -188,6 +189,13 @@ impl Client {
     ) -> Result<Vec<v1::ContainerStats>, Status> {
         let request = v1::ListContainerStatsRequest { filter };
         Ok(self.runtime.clone().list_container_stats(within(ORDINARY, request)).await?.into_inner().stats)
+    }
+
+    /// CheckpointContainer.
+    pub async fn checkpoint(&self, id: &str, location: &Path, timeout: i64) -> Result<(), Status> {
+        let location = location.display().to_string();
+        let request = v1::CheckpointContainerRequest { container_id: id.to_owned(), location, timeout };
+        self.runtime.clone().checkpoint_container(within(ORDINARY, request)).await.map(drop)
     }
 
     /// UpdateContainerResources.

@@ -19,7 +19,7 @@ pub use handlers::{CapabilityName, ProcessLimit, Runtimes};
 pub use reference::{default_yaml, reference_page};
 pub use resolve::{Config, ConfigError, DEFAULT_FILE, Overrides, Paths};
 pub use settings::{
-    Blockio, Cdi, CgroupDriver, Cgroups, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode, Runtime,
-    Settings, Streaming, UserNamespaces,
+    Blockio, Cdi, CgroupDriver, Cgroups, Checkpoint, Image, Ipv6Subnet, Log, LogFormat, Metrics, Network, NetworkMode,
+    Runtime, Settings, Streaming, UserNamespaces,
 };
 pub use values::{Size, Span};

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::check::check;
 use super::handlers::Runtimes;
-use super::settings::{Blockio, Cdi, CgroupDriver, Cgroups, Image, Log, LogFormat, Network, Settings, UserNamespaces};
+use super::settings::{
+    Blockio, Cdi, CgroupDriver, Cgroups, Checkpoint, Image, Log, LogFormat, Network, Settings, UserNamespaces,
+};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "/etc/berth/config.yaml";
@@ -38,6 +40,8 @@ pub struct Config {
     pub user_namespaces: UserNamespaces,
     /// What a pod's RuntimeClass can choose beside the default.
     pub runtimes: Runtimes,
+    /// Checkpoints.
+    pub checkpoint: Checkpoint,
 }
 
 /// Absolute paths.
@@ -152,6 +156,7 @@ impl Config {
             blockio: settings.blockio,
             user_namespaces: settings.user_namespaces,
             runtimes: settings.runtimes,
+            checkpoint: settings.checkpoint,
         })
     }
 }

@@ -277,6 +277,14 @@ section! {
 }
 
 section! {
+    /// Checkpoints of containers.
+    Checkpoint {
+        /// The program criu, which takes and remakes processes: a path, or a name that is looked up in PATH.
+        criu: PathBuf = "criu".into(),
+    }
+}
+
+section! {
     /// The whole file.
     Settings {
         /// What has to survive a reboot: images, writable layers, addresses.
@@ -319,5 +327,8 @@ section! {
         /// Runtime handlers: each a name with the keys below, all of them optional. See runtimes.md.
         #[serde(deserialize_with = "runtimes")]
         runtimes: Runtimes = Runtimes::new(),
+        /// Checkpoints of containers.
+        #[serde(deserialize_with = "null_is_default")]
+        checkpoint: Checkpoint = Checkpoint::default(),
     }
 }

@@ -334,8 +334,15 @@ impl RuntimeService for Face {
         answer(portions(metrics, |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
     }
 
+    async fn checkpoint_container(
+        &self,
+        request: Request<CheckpointContainerRequest>,
+    ) -> Answer<CheckpointContainerResponse> {
+        let CheckpointContainerRequest { container_id: id, location, timeout } = request.into_inner();
+        done(self.for_container(&id).await.checkpoint_container(&id, location.into(), timeout).await)
+    }
+
     unimplemented_verbs! {
-        CheckpointContainer: checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
         CheckpointPod: checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
         RestorePod: restore_pod(RestorePodRequest) -> RestorePodResponse;
     }

@@ -44,6 +44,11 @@ mod signature;
 /// The store as the rest of the agent uses it.
 mod store;
 
+/// Tar as layers have it, for other archives with a layer in them.
+pub(crate) mod archive {
+    pub(crate) use super::layer::{EntryKind, NewEntry, TarWriter, pack};
+}
+
 pub use commit::Commit;
 pub use config::ImageConfig;
 pub(crate) use error::chain;

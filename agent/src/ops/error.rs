@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::checkpoint::CheckpointError;
 use crate::image::{self, ImageError};
 use crate::libcontainer::blockio::BlockIoError;
 use crate::libcontainer::cdi::CdiError;
@@ -119,6 +120,25 @@ pub enum Error {
         "container {0} did not end within the time it was given, although it was killed; a process of it may hang in the kernel"
     )]
     StopTimeout(String),
+    /// A checkpoint of a container, or what one is made from.
+    #[error("checkpoint of container {id}")]
+    Checkpoint {
+        /// Which.
+        id: String,
+        /// Why not.
+        #[source]
+        source: CheckpointError,
+    },
+    /// CheckpointContainer ran out of its time. The container goes on, and no archive appears.
+    #[error(
+        "the checkpoint of container {id} was not ready within {seconds} s and was given up; the container goes on"
+    )]
+    CheckpointTimeout {
+        /// Which.
+        id: String,
+        /// The request's timeout.
+        seconds: u64,
+    },
     /// All blocks of the configured range are in use.
     #[error(
         "no ids are left for a pod in a user namespace: {pods} pods have some; raise `user_namespaces.pods` in the configuration"
@@ -260,7 +280,10 @@ impl Error {
             Self::WrongState { .. } | Self::Step(_) | Self::OldMonitor { .. } | Self::NoHandler { .. } => {
                 ErrorKind::FailedPrecondition
             }
-            Self::ExecTimeout { .. } | Self::StopTimeout(_) => ErrorKind::DeadlineExceeded,
+            Self::ExecTimeout { .. } | Self::StopTimeout(_) | Self::CheckpointTimeout { .. } => {
+                ErrorKind::DeadlineExceeded
+            }
+            Self::Checkpoint { source, .. } => checkpoint_kind(source),
             Self::Io { source, .. } | Self::System { source, .. } => io_kind(source),
             Self::Image(source) => image_kind(source),
             Self::Spec(_) | Self::User(_) | Self::Plan(_) | Self::Seccomp(_) | Self::Dns(_) => {
@@ -322,6 +345,19 @@ fn image_kind(error: &ImageError) -> ErrorKind {
         image::ErrorKind::Exhausted => ErrorKind::ResourceExhausted,
         image::ErrorKind::Cancelled => ErrorKind::Cancelled,
         image::ErrorKind::Internal => ErrorKind::Internal,
+    }
+}
+
+fn checkpoint_kind(error: &CheckpointError) -> ErrorKind {
+    match error {
+        CheckpointError::NoCriu { .. }
+        | CheckpointError::TooOld { .. }
+        | CheckpointError::Kernel { .. }
+        | CheckpointError::Unsupported { .. }
+        | CheckpointError::Refused { .. } => ErrorKind::FailedPrecondition,
+        CheckpointError::BadArchive { .. } => ErrorKind::Corrupt,
+        CheckpointError::GivenUp => ErrorKind::DeadlineExceeded,
+        CheckpointError::Io { source, .. } => asked_for(source),
     }
 }
 

@@ -6,6 +6,8 @@
 mod accounts;
 /// Attach.
 mod attach;
+/// CheckpointContainer.
+mod checkpoint_container;
 /// A container's writable layer as an image.
 mod commit_container;
 /// CreateContainer.
@@ -116,11 +118,13 @@ pub struct Engine {
     warned: Mutex<HashSet<Warning>>,
     levels: Arc<selinux_levels::Levels>,
     paths: Paths,
+    criu: PathBuf,
     cgroup_parent: String,
     pods_under_way: Arc<inflight::Inflight<PodKey, PodId>>,
     containers_under_way: Arc<inflight::Inflight<ContainerKey, ContainerId>>,
     pod_locks: locks::Locks<PodId>,
     container_locks: locks::Locks<ContainerId>,
+    checkpoint_locks: locks::Locks<ContainerId>,
     stats: stats::Sampler,
 }
 
@@ -150,6 +154,8 @@ pub struct Parts {
     pub id_blocks: Option<IdBlocks>,
     /// What the operator says of the node's devices.
     pub node: NodeFiles,
+    /// The program that takes checkpoints.
+    pub criu: PathBuf,
 }
 
 /// Files in which the operator, or a vendor, says what containers can have of the node. They are read when somebody asks.
@@ -181,6 +187,11 @@ impl Paths {
         self.container_layers().join(id.as_str())
     }
 
+    /// What checkpoints are put together in, a folder for each container.
+    fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
     /// What was renamed away to be deleted off anybody's path.
     fn trash(&self) -> PathBuf {
         self.root.join("trash")
@@ -206,8 +217,9 @@ impl Engine {
             handlers,
             id_blocks,
             node,
+            criu,
         } = parts;
-        for dir in [paths.container_layers(), paths.trash()] {
+        for dir in [paths.container_layers(), paths.checkpoints(), paths.trash()] {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|source| Error::Io { op: "make", path: dir, source })?;
         }
@@ -223,6 +235,7 @@ impl Engine {
             host,
             handlers,
             node,
+            criu,
             ids: user_namespace::Ids::new(id_blocks),
             filters: FilterCache::default(),
             warned: Mutex::default(),
@@ -233,6 +246,7 @@ impl Engine {
             containers_under_way: Arc::default(),
             pod_locks: locks::Locks::default(),
             container_locks: locks::Locks::default(),
+            checkpoint_locks: locks::Locks::default(),
             stats: stats::Sampler::default(),
         }))
     }

@@ -88,6 +88,7 @@ impl Engine {
         for (id, Living { monitor, events }) in living {
             self.follow(id, monitor, events);
         }
+        self.end_checkpoints().await;
         self.sweep(untouched).await;
         Ok(done)
     }

@@ -4,6 +4,7 @@
 mod agent;
 mod apparmor;
 mod budgets;
+mod checkpoints;
 mod containerd;
 mod disk;
 mod fault_points;

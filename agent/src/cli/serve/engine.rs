@@ -90,6 +90,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         handlers: handlers.map_err(|_| StartError::Broken)?,
         id_blocks: id_blocks(config),
         node: NodeFiles { cdi_dirs: config.cdi.spec_dirs.clone(), blockio_config: config.blockio.config.clone() },
+        criu: config.checkpoint.criu.clone(),
     };
     tend(parts.network.clone());
     let engine = Engine::new(parts)?;

@@ -30,5 +30,5 @@ mod walk;
 pub(crate) use archive::{Archive, ArchiveError, Kind};
 pub(crate) use blocks::{FileBlocks, Source};
 pub(crate) use pack::pack;
-pub(crate) use tar_writer::{NewEntry, TarWriter};
+pub(crate) use tar_writer::{EntryKind, NewEntry, TarWriter};
 pub(crate) use unpack::{Blob, Limits, Unpacked, unpack};

@@ -83,6 +83,13 @@ impl Cgroup {
         self.set_frozen(false)
     }
 
+    /// The folder by which it is frozen, for a program that has to be told; `None` where it cannot be.
+    pub fn freezer(&self) -> Option<PathBuf> {
+        let unified = self.layout.unified().map(|root| root.full(&self.path));
+        let unified = unified.filter(|folder| folder.join("cgroup.freeze").exists());
+        unified.or_else(|| self.layout.home("freezer").map(|root| root.full(&self.path)))
+    }
+
     fn set_frozen(&self, frozen: bool) -> Result<(), CgroupError> {
         let unified = self.layout.unified().filter(|root| root.full(&self.path).join("cgroup.freeze").exists());
         let state = if frozen { "frozen" } else { "thawed" };
