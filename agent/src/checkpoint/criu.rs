@@ -11,8 +11,9 @@ use super::CheckpointError;
 /// The oldest that knows what is asked of it here.
 const OLDEST: (u32, u32) = (3, 16);
 const OLDEST_TEXT: &str = "3.16";
-/// Its log, in the folder with the images' own.
+/// Its logs, in the folder that it is told to work in.
 const DUMP_LOG: &str = "dump.log";
+const RESTORE_LOG: &str = "restore.log";
 /// Deleted files that are still open are kept in the images up to this size, bytes; criu's own limit is 1 MiB.
 const GHOST_LIMIT: &str = "67108864";
 /// Errors of a log that are told: the last ones, which name the cause.
@@ -43,6 +44,21 @@ pub struct Dump<'a> {
     /// The container's frozen cgroup.
     pub frozen: &'a Path,
     /// `mounts::external`.
+    pub external: &'a [String],
+}
+
+/// What is remade.
+#[derive(Debug)]
+pub struct Restore<'a> {
+    /// The images.
+    pub images: &'a Path,
+    /// The folder for criu's log and statistics.
+    pub work: &'a Path,
+    /// Where criu leaves the id of the first process.
+    pub pid_file: &'a Path,
+    /// In it are the root, `0`, and the external mounts, `1`, `2` …
+    pub staging: &'a Path,
+    /// `mounts::external` of the container that is to be.
     pub external: &'a [String],
 }
 
@@ -86,6 +102,43 @@ impl Criu {
         Err(self.why("take the container's processes", &log, &output))
     }
 
+    /// The program and its arguments for a restore: the processes become siblings of it, with what whoever runs it has prepared.
+    ///
+    /// # Errors
+    /// `Unsupported` for a path that is no UTF-8.
+    pub fn restore_arguments(&self, restore: &Restore<'_>) -> Result<Vec<String>, CheckpointError> {
+        let mut arguments: Vec<OsString> = vec![self.program.clone().into(), "restore".into()];
+        // Connections of another time and, perhaps, another address: their sockets come back closed.
+        let flags = [
+            "--restore-detached",
+            "--restore-sibling",
+            "--leave-stopped",
+            "-v3",
+            "--manage-cgroups=ignore",
+            "--file-locks",
+            "--tcp-close",
+        ];
+        arguments.extend(flags.map(OsString::from));
+        for (option, value) in [
+            ("--images-dir", restore.images.as_os_str()),
+            ("--work-dir", restore.work.as_os_str()),
+            ("--log-file", RESTORE_LOG.as_ref()),
+            ("--pidfile", restore.pid_file.as_os_str()),
+            ("--root", restore.staging.join("0").as_os_str()),
+        ] {
+            arguments.extend([option.into(), value.to_owned()]);
+        }
+        for (number, place) in (1..).zip(restore.external) {
+            let at = restore.staging.join(number.to_string());
+            arguments.extend(["--external".into(), format!("mnt[{place}]:{}", at.display()).into()]);
+        }
+        let text = |argument: OsString| argument.into_string();
+        arguments.into_iter().map(text).collect::<Result<_, _>>().map_err(|_| CheckpointError::Unsupported {
+            what: "a container on this node",
+            reason: "the agent's folders or criu's have names that are no UTF-8",
+        })
+    }
+
     /// Whose fault it was: `criu check` fails where criu can do nothing at all.
     fn why(&self, what: &'static str, log: &str, output: &Output) -> CheckpointError {
         let check = run(Command::new(&self.program).arg("check"));
@@ -104,6 +157,16 @@ impl Criu {
         };
         CheckpointError::Refused { what, said }
     }
+}
+
+/// The errors of the log of a restore in the folder `work`, whose files of criu are taken away.
+pub fn restore_errors(work: &Path) -> String {
+    let log = work.join(RESTORE_LOG);
+    let said = errors(&std::fs::read_to_string(&log).unwrap_or_default());
+    for file in [log, work.join("stats-restore")] {
+        let _ = std::fs::remove_file(file);
+    }
+    said
 }
 
 fn run(command: &mut Command) -> io::Result<Output> {
@@ -203,6 +266,26 @@ mod tests {
         );
         assert!(arguments.contains("--freeze-cgroup /sys/fs/cgroup/berth/c "), "{arguments}");
         assert!(arguments.ends_with("--external mnt[/etc/hosts]:/etc/hosts"), "{arguments}");
+    }
+
+    #[test]
+    fn a_restore_finds_the_mounts_where_they_are_laid_out() {
+        let external = ["/etc/hosts".to_owned(), "/dev".to_owned()];
+        let restore = Restore {
+            images: Path::new("/l/checkpoint"),
+            work: Path::new("/r"),
+            pid_file: Path::new("/r/pid"),
+            staging: Path::new("/r/restore"),
+            external: &external,
+        };
+        let criu = Criu { program: "criu".into(), version: "4.2".to_owned() };
+        let arguments = criu.restore_arguments(&restore).unwrap().join(" ");
+        assert!(arguments.starts_with("criu restore --restore-detached --restore-sibling "), "{arguments}");
+        assert!(arguments.contains("--pidfile /r/pid --root /r/restore/0 "), "{arguments}");
+        assert!(
+            arguments.ends_with("--external mnt[/etc/hosts]:/r/restore/1 --external mnt[/dev]:/r/restore/2"),
+            "{arguments}"
+        );
     }
 
     #[test]

@@ -77,9 +77,36 @@ pub fn stdio_of(pid: i32) -> [String; 3] {
     })
 }
 
+/// Which of fds 0, 1 and 2 are taken over from whoever is there before, and what they were, by `descriptors.json` among the
+/// images. Pipes alone: what else they may have been criu opens by its path in the container.
+pub fn read_stdio(images: &Path) -> Vec<(u32, String)> {
+    let text = std::fs::read(images.join("descriptors.json")).unwrap_or_default();
+    let stdio: Vec<String> = serde_json::from_slice(&text).unwrap_or_default();
+    (0..3).zip(stdio).filter(|(_, link)| is_pipe(link)).collect()
+}
+
+/// "pipe:[4026]"
+fn is_pipe(link: &str) -> bool {
+    let number = link.strip_prefix("pipe:[").and_then(|rest| rest.strip_suffix(']'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_pipes_are_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |text: &str| std::fs::write(dir.path().join("descriptors.json"), text).unwrap();
+        write(r#"["/dev/null","pipe:[12]","pipe:[34]","pipe:[56]"]"#);
+        assert_eq!(read_stdio(dir.path()), [(1, "pipe:[12]".to_owned()), (2, "pipe:[34]".to_owned())]);
+        for hostile in [r#"["pipe:[]"]"#, r#"["pipe:[1]:x"]"#, r#"["pipe:[1 2]"]"#, "{}", "no json"] {
+            write(hostile);
+            assert_eq!(read_stdio(dir.path()), [], "{hostile}");
+        }
+        assert_eq!(read_stdio(Path::new("/nonexistent")), []);
+    }
 
     #[test]
     fn a_config_has_the_names_that_others_read() {

@@ -11,9 +11,12 @@ mod documents;
 mod error;
 /// Which mounts criu is not to look into.
 mod mounts;
+/// Reading an archive.
+mod read;
 
 pub use archive::{ARCHIVE_MODE, IMAGES, Staging, write};
-pub use criu::{Criu, Dump, Namespaces};
-pub use documents::{Config, Spec, stdio_of};
+pub use criu::{Criu, Dump, Namespaces, Restore, restore_errors};
+pub use documents::{Config, Spec, read_stdio, stdio_of};
 pub use error::CheckpointError;
 pub use mounts::external;
+pub use read::Reader;

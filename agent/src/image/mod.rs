@@ -46,7 +46,7 @@ mod store;
 
 /// Tar as layers have it, for other archives with a layer in them.
 pub(crate) mod archive {
-    pub(crate) use super::layer::{EntryKind, NewEntry, TarWriter, pack};
+    pub(crate) use super::layer::{Archive, ArchiveError, EntryKind, Kind, NewEntry, TarWriter, pack};
 }
 
 pub use commit::Commit;

@@ -1,5 +1,6 @@
 //! The image store as the rest of the agent uses it: lists from memory, pulls and imports, removes, holds.
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use super::config::ImageConfig;
 use super::error::ImageError;
 use super::image::{FsUsage, Image};
 use super::joins::Joins;
-use super::layer::Limits;
+use super::layer::{Archive, Limits, apply};
 use super::layout::{Holder, Layout};
 use super::manifest::{Descriptor, OCI_MANIFEST};
 use super::platform::Platform;
@@ -261,6 +262,15 @@ impl ImageStore {
 
     pub(super) fn slots(&self) -> &Semaphore {
         &self.slots
+    }
+
+    /// Fills a container's empty writable layer from an archive in `input`, as hostile as any layer. `name` names it in errors.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The archive is broken, tries to leave the folder or is larger than a layer may be.
+    pub fn fill(&self, layer: &Path, input: impl BufRead, name: &str) -> Result<(), ImageError> {
+        apply(&mut Archive::new(input), layer, name, &self.limits()).map(drop)
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -7,6 +7,8 @@
 //!      └──────────────────────────────────────────┘
 //! ```
 
+use std::path::PathBuf;
+
 use cri_api::v1::{ContainerConfig, ContainerMetadata, LinuxContainerResources, Mount};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +53,9 @@ pub struct ContainerSpec {
     /// An OCI runtime runs it. Records of agents that had none lack it.
     #[serde(default)]
     pub external: bool,
+    /// The archive of a checkpoint that its processes come from. Records of agents that had none lack it.
+    #[serde(default)]
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// What an image volume is made of; like the container's own image it stays on disk as long as the container does.
@@ -174,6 +179,13 @@ pub enum ContainerEvent {
         /// Nanoseconds since the epoch.
         at: i64,
     },
+    /// Its processes came back from a checkpoint.
+    Restored {
+        /// Nanoseconds since the epoch.
+        at: i64,
+        /// The new first process, in the host's view.
+        pid: i32,
+    },
     /// Its init was released and could not become the program.
     StartFailed {
         /// Nanoseconds since the epoch.
@@ -217,6 +229,9 @@ impl ContainerState {
     pub fn step(self, event: ContainerEvent) -> Result<Self, IllegalStep> {
         match (self, event) {
             (Self::Created { pid, user }, ContainerEvent::Started { at }) => {
+                Ok(Self::Running { pid, user, started_at: at })
+            }
+            (Self::Created { user, .. }, ContainerEvent::Restored { at, pid }) => {
                 Ok(Self::Running { pid, user, started_at: at })
             }
             (Self::Created { user, .. }, ContainerEvent::StartFailed { at, message }) => {
@@ -341,6 +356,7 @@ mod tests {
             cgroup: "/c".to_owned(),
             stop_signal: 15,
             external: false,
+            checkpoint: None,
         };
         let mut record = serde_json::to_value(&spec).unwrap();
         assert_eq!(serde_json::from_value::<ContainerSpec>(record.clone()).unwrap().image_volumes, spec.image_volumes);

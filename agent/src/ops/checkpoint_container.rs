@@ -13,7 +13,7 @@ use super::{Engine, Error, chain, detached};
 use crate::checkpoint::{self, CheckpointError, Config, Criu, Dump, Namespaces, Spec, Staging};
 use crate::fault;
 use crate::libcontainer::cgroup::Cgroup;
-use crate::model::{Container, ContainerId, ContainerState, Pod};
+use crate::model::{Container, ContainerId, ContainerSpec, ContainerState, Pod};
 
 /// For a request that names no time.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -86,7 +86,7 @@ impl Engine {
         let (pod, monitor) = self.monitor_of(&container)?;
         let pod = self.pod(pod.as_str())?;
         let in_user_namespace = self.pod_user(&pod)?.is_some();
-        refuse(&container, in_user_namespace).map_err(of(id))?;
+        refuse(&container.spec, in_user_namespace).map_err(of(id))?;
         let work = Work { container, pod, pid, monitor: monitor.client.pid(), location };
         self.on_disk(move |engine| engine.take(&work, &late)).await
     }
@@ -200,7 +200,7 @@ impl Engine {
 }
 
 /// Says whose checkpoint it is.
-fn of(id: &ContainerId) -> impl FnOnce(CheckpointError) -> Error + use<> {
+pub(super) fn of(id: &ContainerId) -> impl FnOnce(CheckpointError) -> Error + use<> {
     let id = id.to_string();
     move |source| Error::Checkpoint { id, source }
 }
@@ -216,8 +216,8 @@ fn check_location(location: &Path) -> Result<(), Error> {
 }
 
 /// What cannot be remade, and is better refused now than at a restore.
-fn refuse(container: &Container, in_user_namespace: bool) -> Result<(), CheckpointError> {
-    let config = &container.spec.config;
+pub(super) fn refuse(spec: &ContainerSpec, in_user_namespace: bool) -> Result<(), CheckpointError> {
+    let config = &spec.config;
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let options = context.and_then(|context| context.namespace_options.as_ref());
     let own_processes = options.is_some_and(|options| options.pid() == NamespaceMode::Container);
@@ -230,6 +230,8 @@ fn refuse(container: &Container, in_user_namespace: bool) -> Result<(), Checkpoi
         )
     } else if in_user_namespace {
         ("a container of a pod in a user namespace", "criu has to own the namespaces that it works in")
+    } else if spec.external {
+        ("a container that an OCI runtime runs", "the runtime keeps more of it than Berth knows")
     } else {
         return Ok(());
     };

@@ -7,6 +7,7 @@ use cri_api::v1::{ContainerConfig, ImageSpec, Mount};
 
 use super::monitors::gone;
 use super::prepare_container::{Prepared, Work};
+use super::restore_container::checkpoint_of;
 use super::undo::Undo;
 use super::{Engine, Error, now, of_pod};
 use crate::fault;
@@ -56,7 +57,10 @@ impl Engine {
         let _pod_lock = self.pod_locks.lock(&pod.id).await;
         self.require_ready(pod)?;
         self.refuse_used_container_name(pod, &config)?;
-        let image = self.image_of(&config)?;
+        let image = match checkpoint_of(&config) {
+            Some(archive) => self.image_of_checkpoint(archive).await?,
+            None => self.image_of(&config)?,
+        };
         if image.artifact {
             let reason = format!("{} is an OCI artifact: files for an image volume, nothing that can run", image.id);
             return Err(Error::Invalid { field: "config.image.image", reason });
@@ -184,6 +188,7 @@ impl Engine {
             cgroup,
             stop_signal,
             external: self.handlers.of_pod(pod)?.program.is_some(),
+            checkpoint: checkpoint_of(&config),
             config,
         })
     }

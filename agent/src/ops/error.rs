@@ -129,6 +129,15 @@ pub enum Error {
         #[source]
         source: CheckpointError,
     },
+    /// An archive that a container was to come from.
+    #[error("restore from {}", path.display())]
+    Archive {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: CheckpointError,
+    },
     /// CheckpointContainer ran out of its time. The container goes on, and no archive appears.
     #[error(
         "the checkpoint of container {id} was not ready within {seconds} s and was given up; the container goes on"
@@ -283,7 +292,7 @@ impl Error {
             Self::ExecTimeout { .. } | Self::StopTimeout(_) | Self::CheckpointTimeout { .. } => {
                 ErrorKind::DeadlineExceeded
             }
-            Self::Checkpoint { source, .. } => checkpoint_kind(source),
+            Self::Checkpoint { source, .. } | Self::Archive { source, .. } => checkpoint_kind(source),
             Self::Io { source, .. } | Self::System { source, .. } => io_kind(source),
             Self::Image(source) => image_kind(source),
             Self::Spec(_) | Self::User(_) | Self::Plan(_) | Self::Seccomp(_) | Self::Dns(_) => {
@@ -355,7 +364,7 @@ fn checkpoint_kind(error: &CheckpointError) -> ErrorKind {
         | CheckpointError::Kernel { .. }
         | CheckpointError::Unsupported { .. }
         | CheckpointError::Refused { .. } => ErrorKind::FailedPrecondition,
-        CheckpointError::BadArchive { .. } => ErrorKind::Corrupt,
+        CheckpointError::BadArchive { .. } => ErrorKind::InvalidArgument,
         CheckpointError::GivenUp => ErrorKind::DeadlineExceeded,
         CheckpointError::Io { source, .. } => asked_for(source),
     }

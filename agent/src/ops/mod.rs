@@ -48,6 +48,8 @@ mod remove_container;
 mod remove_pod;
 /// ReopenContainerLog.
 mod reopen_log;
+/// Containers from checkpoints.
+mod restore_container;
 /// RunPodSandbox.
 mod run_pod;
 /// Scopes of the systemd driver.

@@ -90,6 +90,7 @@ impl Engine {
         let layer = self.paths.container_layer(id);
         let (layers, upper) = (self.images.layer_dirs(&image.layers), make_layer(&layer, pod_user.as_ref())?);
         let context = spec.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        self.fill_from_checkpoint(work)?;
         let label = selinux::file_label(context, &self.host, &pod.spec.selinux_level)?;
         let root = FdSource::Overlay(Overlay {
             lower: layers.clone(),

@@ -178,7 +178,12 @@ impl Engine {
                 if events.iter().any(|event| matches!(event, ContainerEvent::Lost { .. })) {
                     self.kill_processes(&spec.cgroup).await;
                 }
-                let state = events.into_iter().try_fold(state, ContainerState::step)?;
+                let mut state = events.into_iter().try_fold(state, ContainerState::step)?;
+                let told = pod.and_then(|(_, told)| told.containers.iter().find(|told| told.id == id.as_str()));
+                if let (ContainerState::Running { pid, .. }, Some(told)) = (&mut state, told) {
+                    // Processes that came from a checkpoint have another first one than the record knew.
+                    *pid = told.pid;
+                }
                 self.keep_container(id, spec, state).await?;
                 Ok(Outcome::Kept)
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::restore_container::refused;
 use super::{Engine, Error, detached, now, of_pod};
 use crate::fault;
 use crate::model::{Container, ContainerEvent, ContainerState, PodId};
@@ -32,20 +33,26 @@ impl Engine {
         .await
     }
 
-    async fn release(&self, container: &Container) -> Result<(), Error> {
+    async fn release(self: &Arc<Self>, container: &Container) -> Result<(), Error> {
         let (pod, monitor) = self.monitor_of(container)?;
-        let released = monitor.client.start(&container.id).await;
+        let released = match container.spec.checkpoint {
+            Some(_) => self.restore(container, &monitor.client).await?,
+            None => monitor.client.start(&container.id).await.map(|at| ContainerEvent::Started { at }),
+        };
         fault::point("start_container.released");
         match released {
-            Ok(at) => {
+            Ok(event) => {
                 // A program that ends at once may be seen to exit before this line: the exit has the last word.
-                self.state.change_container(&container.id, |state| state.step(ContainerEvent::Started { at }).ok())?;
+                self.state.change_container(&container.id, |state| state.step(event).ok())?;
                 fault::point("start_container.recorded");
                 Ok(())
             }
             Err(failure @ MonitorError::Init { .. }) => {
                 let event = ContainerEvent::StartFailed { at: now(), message: failure.to_string() };
                 self.state.change_container(&container.id, |state| state.step(event).ok())?;
+                if container.spec.checkpoint.is_some() {
+                    return Err(refused(&container.id, &failure));
+                }
                 Err(Error::Start { id: container.id.to_string(), source: failure })
             }
             Err(error) => Err(of_pod(&pod)(error)),

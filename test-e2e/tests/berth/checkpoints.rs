@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cri_api::v1;
 use test_e2e::cri_log::Stream;
-use test_e2e::fixture::{Container, Fixture, eventually};
+use test_e2e::fixture::{Container, Fixture, Pod, eventually};
 use test_e2e::leaks::Census;
 use test_e2e::spec;
 use tonic::{Code, Status};
@@ -164,5 +164,265 @@ async fn a_crash_at_every_step_of_a_checkpoint_is_recovered_from() {
         std::fs::remove_file(folder.join("c.tar")).expect("archive");
         e2e.client.stop_pod(&pod).await.expect("stop");
         e2e.client.remove_pod(&pod).await.expect("remove");
+    }
+}
+
+/// Makes a container from an archive. What it would run otherwise fails.
+async fn try_create_from<'a>(pod: &Pod<'a>, name: &str, archive: &Path) -> Result<Container<'a>, Status> {
+    pod.try_create(name, &["false"], |config| {
+        config.image = Some(v1::ImageSpec { image: archive.display().to_string(), ..Default::default() });
+    })
+    .await
+}
+
+/// It is an exited container, as after any start that failed, and nothing of it runs.
+async fn did_not_start(e2e: &Fixture, container: &Container<'_>, words: &str) {
+    let started = e2e.client.start_container(&container.id).await;
+    refused(started, Code::FailedPrecondition, words);
+    let status = container.status().await;
+    assert_eq!(
+        (status.state(), status.exit_code, status.reason.as_str()),
+        (v1::ContainerState::ContainerExited, 128, "StartError")
+    );
+    assert!(container.pids().is_empty(), "{:?}", container.pids());
+    e2e.client.remove_container(&container.id).await.expect("remove");
+}
+
+#[tokio::test]
+async fn an_archive_that_cannot_be_used_is_told_and_leaves_nothing() {
+    let e2e = Fixture::own("archives").await;
+    stand_in(&e2e, WILLING);
+    let (pod, container) = e2e.run("archives", &["sleep", "1000"]).await;
+    let folder = e2e.folder("archives");
+    let archive = folder.join("c.tar");
+    e2e.client.checkpoint(&container.id, &archive, 0).await.expect("checkpoint");
+    let before = Census::take(&e2e.machine.host, &e2e.agent());
+
+    let create = async |archive: &Path| try_create_from(&pod, "refused", archive).await.map(drop);
+    refused(create(&folder.join("missing.tar")).await, Code::InvalidArgument, "missing.tar");
+    refused(create(&folder).await, Code::InvalidArgument, "it is no file");
+    std::fs::write(folder.join("broken.tar"), [7; 4096]).expect("broken");
+    refused(create(&folder.join("broken.tar")).await, Code::InvalidArgument, "broken.tar");
+    std::fs::set_permissions(&archive, std::fs::Permissions::from_mode(0o666)).expect("chmod");
+    refused(create(&archive).await, Code::InvalidArgument, "others than root can write it");
+    std::fs::set_permissions(&archive, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    nothing_more_than(&e2e, &before).await;
+
+    // Its processes are what criu makes of the images, and this one makes nothing of them.
+    let nothing = try_create_from(&pod, "nothing", &archive).await.expect("create");
+    did_not_start(&e2e, &nothing, RESTORED_NOTHING).await;
+    let log = "while [ \"$1\" != --work-dir ]; do shift; done; echo '(00.1) Error (criu/mem.c:2): no pages' > \"$2/restore.log\"; exit 1";
+    stand_in(&e2e, &format!("case $1 in --version) echo Version: 4.0;; *) {log};; esac"));
+    let failed = try_create_from(&pod, "failed", &archive).await.expect("create");
+    did_not_start(&e2e, &failed, "(criu/mem.c:2): no pages").await;
+    // One that does not end is ended with its container.
+    stand_in(&e2e, "case $1 in --version) echo Version: 4.0;; *) sleep 98765 & sleep 98765;; esac");
+    let stuck = try_create_from(&pod, "stuck", &archive).await.expect("create");
+    let start = async {
+        let result = e2e.client.start_container(&stuck.id).await;
+        refused(result, Code::FailedPrecondition, "");
+    };
+    let stop = async {
+        eventually("criu runs", async || (processes_named("sleep 98765") == 2).then_some(())).await;
+        e2e.client.stop_container(&stuck.id, 0).await.expect("stop");
+    };
+    tokio::join!(start, stop);
+    e2e.client.remove_container(&stuck.id).await.expect("remove");
+    std::fs::remove_file(criu_of(&e2e)).expect("criu");
+    refused(create(&archive).await, Code::FailedPrecondition, "install it");
+    nothing_more_than(&e2e, &before).await;
+}
+
+/// The end of the monitor's words.
+const RESTORED_NOTHING: &str = "restored.pid";
+
+fn processes_named(command: &str) -> usize {
+    let all = test_e2e::process::all();
+    all.iter().filter(|process| test_e2e::process::command_line(process.pid).contains(command)).count()
+}
+
+/// With criu itself, where it and the kernel go together.
+mod real {
+    use super::*;
+
+    /// `E2E_CRIU`, or the one in PATH.
+    fn install_criu(e2e: &Fixture) {
+        let found = std::env::var_os("E2E_CRIU").map(PathBuf::from).or_else(|| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|folder| folder.join("criu")).find(|path| path.exists())
+        });
+        std::os::unix::fs::symlink(found.expect("criu is installed"), criu_of(e2e)).expect("link");
+    }
+
+    /// Counts until a file appears, and ends with 7.
+    const UNTIL: &str = "echo changed > /etc/changed; rm /etc/passwd; i=0
+        while [ ! -e /volume/go ]; do i=$((i+1)); echo $i; echo $i >> /volume/counted; sleep 0.1; done; exit 7";
+
+    fn numbers(container: &Container<'_>) -> Vec<u32> {
+        let text = container.written(Stream::Stdout);
+        text.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("{text}"))).collect()
+    }
+
+    fn status_of(pid: i32, key: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap_or_default()
+            .trim_matches([':', '\t', ' '])
+            .to_owned()
+    }
+
+    /// As kubelet would ask for it: confined, limited, with a volume and an input.
+    fn settings(config: &mut v1::ContainerConfig, volume: &Path) {
+        config.mounts = vec![spec::bind(volume, "/volume", false)];
+        config.stdin = true;
+        spec::security(config).seccomp = spec::profile(v1::security_profile::ProfileType::RuntimeDefault, "");
+        spec::security(config).capabilities = spec::capabilities(&[], &["NET_RAW"]);
+    }
+
+    async fn start_from<'a>(pod: &Pod<'a>, archive: &Path, volume: &Path) -> Container<'a> {
+        pod.start_with("restored", &["false"], |config| {
+            settings(config, volume);
+            config.image = Some(v1::ImageSpec { image: archive.display().to_string(), ..Default::default() });
+            spec::resources(config).memory_limit_in_bytes = 64 << 20;
+        })
+        .await
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a criu that the kernel goes together with"]
+    async fn a_container_comes_back_with_its_memory_and_its_files() {
+        let mut e2e = Fixture::own("restore").await;
+        install_criu(&e2e);
+        let (folder, volume) = (e2e.folder("archives"), e2e.folder("volume"));
+        let archive = folder.join("c.tar");
+        let (first, counted) = {
+            let pod = e2e.pod("restore").await;
+            let first = pod.start_with("first", &["sh", "-c", UNTIL], |config| settings(config, &volume)).await;
+            eventually("it counts", async || (numbers(&first).len() > 5).then_some(())).await;
+            e2e.client.checkpoint(&first.id, &archive, 0).await.expect("checkpoint");
+            let counted = numbers(&first).len();
+            eventually("it counts on", async || (numbers(&first).len() > counted + 3).then_some(())).await;
+            assert!(!is_frozen(first.pid()));
+            e2e.client.stop_container(&first.id, 0).await.expect("stop");
+            (first.id.clone(), counted)
+        };
+        e2e.client.remove_container(&first).await.expect("remove");
+        let pod = e2e.pod("restored").await;
+        let before = Census::take(&e2e.machine.host, &e2e.agent());
+        for attempt in 0..2 {
+            let restored = start_from(&pod, &archive, &volume).await;
+            eventually("it counts on", async || (numbers(&restored).len() > 3).then_some(())).await;
+            let numbers = numbers(&restored);
+            // What it wrote while it was asked about is in the first log or in this one.
+            let begin = usize::try_from(numbers[0]).expect("a number");
+            assert!((counted - 3..counted + 3).contains(&begin), "{numbers:?} after {counted}");
+            assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+            assert_eq!(
+                restored.sh("cat /etc/changed; ls /etc/passwd 2>/dev/null || echo gone").await,
+                "changed\ngone\n"
+            );
+            let pid = processes_of(&restored);
+            assert_eq!(status_of(pid, "Seccomp"), "2", "the filter is back");
+            let limit = test_e2e::process::cgroup(pid, "memory").expect("a cgroup");
+            let limit = ["memory.max", "memory.limit_in_bytes"]
+                .iter()
+                .find_map(|file| std::fs::read_to_string(limit.join(file)).ok());
+            assert_eq!(limit.expect("a limit").trim(), (64u64 << 20).to_string(), "the request's, not the archive's");
+            std::fs::write(volume.join("go"), "").expect("go");
+            let ended = restored.wait_exit().await;
+            assert_eq!((ended.exit_code, ended.reason.as_str()), (7, "Error"), "attempt {attempt}");
+            std::fs::remove_file(volume.join("go")).expect("go");
+            e2e.client.remove_container(&restored.id).await.expect("remove");
+            nothing_more_than(&e2e, &before).await;
+        }
+
+        // An agent that comes later knows the processes that came back, and an archive of them is as good.
+        let restored = start_from(&pod, &archive, &volume).await;
+        let (id, log) = (restored.id.clone(), restored.log.clone());
+        crash(&mut e2e, async || {}).await;
+        let again = folder.join("again.tar");
+        e2e.client.checkpoint(&id, &again, 0).await.expect("checkpoint of what was restored");
+        assert!(again.exists());
+        e2e.client.exec(&id, &["true"], 10).await.expect("exec");
+        std::fs::write(volume.join("go"), "").expect("go");
+        let exit_code = eventually("its end is known", async || {
+            let status = e2e.client.container_status(&id).await.expect("status");
+            (status.state() == v1::ContainerState::ContainerExited).then_some(status.exit_code)
+        })
+        .await;
+        assert_eq!(exit_code, 7);
+        assert!(!test_e2e::cri_log::Log::read(&log).written(Stream::Stdout).expect("a log").is_empty());
+    }
+
+    /// Restored processes have the environment that they had, so they are found by their cgroup.
+    fn processes_of(container: &Container<'_>) -> i32 {
+        let in_it = |pid: &i32| {
+            std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&container.id))
+        };
+        let all = test_e2e::process::all();
+        all.iter().map(|process| process.pid).filter(in_it).min().expect("a process of the container")
+    }
+
+    /// The images say what a process had; the request says what it may have.
+    #[tokio::test]
+    #[ignore = "needs a criu that the kernel goes together with"]
+    async fn a_checkpoint_brings_no_privileges_along() {
+        use v1::security_profile::ProfileType;
+        let e2e = Fixture::own("privileges").await;
+        install_criu(&e2e);
+        let pod = e2e.pod("privileges").await;
+        let archive = e2e.folder("archives").join("c.tar");
+        let capable = |config: &mut v1::ContainerConfig| {
+            spec::security(config).capabilities = spec::capabilities(&["SYS_ADMIN"], &[]);
+        };
+        let container = pod.start_with("capable", &["sleep", "1000"], capable).await;
+        e2e.client.checkpoint(&container.id, &archive, 0).await.expect("checkpoint");
+        type Change = fn(&mut v1::ContainerConfig);
+        let filter: Change = |config| spec::security(config).seccomp = spec::profile(ProfileType::RuntimeDefault, "");
+        let no_new: Change = |config| spec::security(config).no_new_privs = true;
+        let user: Change = |config| spec::security(config).run_as_user = spec::int(1000);
+        let nothing: Change = |_| {};
+        for (name, words, with_capability, change) in [
+            ("plain", "capabilities", false, nothing),
+            ("filter", "no system call filter", true, filter),
+            ("no-new", "no_new_privs", true, no_new),
+            ("user", "user 0", true, user),
+        ] {
+            let restored = pod
+                .create_with(name, &["false"], |config| {
+                    config.image = Some(v1::ImageSpec { image: archive.display().to_string(), ..Default::default() });
+                    if with_capability {
+                        capable(config);
+                    }
+                    change(config);
+                })
+                .await;
+            did_not_start(&e2e, &restored, words).await;
+        }
+        let image = v1::ImageSpec { image: archive.display().to_string(), ..Default::default() };
+        let same = pod.start_with("same", &["false"], |config| {
+            config.image = Some(image);
+            capable(config);
+        });
+        same.await.sh("true").await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a criu that the kernel goes together with"]
+    async fn images_that_are_broken_start_nothing() {
+        let e2e = Fixture::own("broken-images").await;
+        stand_in(&e2e, WILLING);
+        let (pod, container) = e2e.run("broken", &["sleep", "1000"]).await;
+        let archive = e2e.folder("archives").join("c.tar");
+        // criu took nothing: there are no images.
+        e2e.client.checkpoint(&container.id, &archive, 0).await.expect("checkpoint");
+        std::fs::remove_file(criu_of(&e2e)).expect("criu");
+        install_criu(&e2e);
+        let before = Census::take(&e2e.machine.host, &e2e.agent());
+        let broken = try_create_from(&pod, "broken", &archive).await.expect("create");
+        did_not_start(&e2e, &broken, "criu cannot bring the container's processes back").await;
+        nothing_more_than(&e2e, &before).await;
     }
 }

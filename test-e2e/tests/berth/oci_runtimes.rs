@@ -263,6 +263,13 @@ async fn the_runtime_says_why_not(runtime: &str) {
     let handlers = e2e.client.status().await.expect("status").runtime_handlers;
     let told = handlers.iter().find(|handler| handler.name == runtime).and_then(|handler| handler.features);
     assert!(told.is_some_and(|features| !features.user_namespaces && features.recursive_read_only_mounts));
+    let own = |config: &mut v1::ContainerConfig| {
+        spec::container_namespaces(config).pid = v1::NamespaceMode::Container.into();
+    };
+    let container = owned.start_with("kept", &["sleep", "1000"], own).await;
+    let archive = e2e.folder("archive").join("kept.tar");
+    let refused = e2e.client.checkpoint(&container.id, &archive, 10).await.expect_err("it is not ours to take");
+    assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("OCI runtime"), "{refused:?}");
     e2e.client.remove_pod(&owned.id).await.expect("removed");
     nothing_more_than(&e2e, &before).await;
 }

@@ -51,6 +51,7 @@ pub(in crate::cri) fn container(start: &str, pod: &str, app: &str) -> Container 
             cgroup: "/kubepods/x".into(),
             stop_signal: 15,
             external: false,
+            checkpoint: None,
         },
         state: ContainerState::Running {
             pid: 9,

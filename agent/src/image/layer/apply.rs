@@ -23,7 +23,7 @@ const META: &[u8] = b".wh..wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 
 /// Unpacks the archive in `input` into the empty folder `root`. `layer` names it in errors.
-pub(super) fn apply<R: BufRead>(
+pub(crate) fn apply<R: BufRead>(
     archive: &mut Archive<R>,
     root: &Path,
     layer: &str,

@@ -27,6 +27,7 @@ mod unpack;
 /// Paths that need more than one system call.
 mod walk;
 
+pub(crate) use apply::apply;
 pub(crate) use archive::{Archive, ArchiveError, Kind};
 pub(crate) use blocks::{FileBlocks, Source};
 pub(crate) use pack::pack;

@@ -1,6 +1,6 @@
 //! What runs between clone and execve, and how the agent opens what it needs.
 //!
-//! `launch` (a container) and `join` (an exec) are called by the monitor; both end in `process`. The agent calls `open`.
+//! `launch` (a container), `join` (an exec) and `restore` are called by the monitor; all end in `process`. The agent calls `open`.
 
 /// A container without a monitor.
 mod alone;
@@ -36,6 +36,8 @@ mod own_host;
 mod process;
 /// SELinux labels of volumes.
 mod relabel;
+/// Processes from a checkpoint, in a container that is ready for them.
+mod restore;
 /// Entering the root file system.
 mod root;
 /// Kernel settings of the pod's namespaces.
@@ -55,6 +57,7 @@ pub use launch::{Host, Launch, Launched, Ready, Report, Stdio, launch, receive_r
 pub use open::{Mount, OpenError, open};
 pub use overlay::{mount_overlay, mount_overlay_at, open_folder, open_mapped_layers};
 pub use own_host::OwnHost;
+pub use restore::{Restore, restore};
 pub use sysctl::write as write_sysctl;
 pub use terminal::resize as resize_terminal;
 pub use user_namespace::PodUser;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use super::connection::{Connection, Reply};
 use super::{
     AttachRequest, CgroupFds, CreateContainer, ExecRequest, Execed, IpFamily, LogTarget, MonitorError, MonitorEvent,
-    PodNamespaces, Scope,
+    PodNamespaces, RestoreContainer, Scope,
 };
 use crate::model::ContainerId;
 use crate::monitor::protocol::frame::FrameError;
@@ -140,6 +140,29 @@ impl Monitor {
     pub async fn start(&self, id: &ContainerId) -> Result<i64, MonitorError> {
         match self.connection.call(Call::Start(ContainerRef { id: id.to_string() }), Vec::new()).await? {
             (Body::Started(started), _) => Ok(started.started_at_ns),
+            _ => Err(MonitorError::Unexpected),
+        }
+    }
+
+    /// Has the processes of a created container remade. Gives the time and the first process's id.
+    ///
+    /// # Errors
+    /// `Init` when they cannot be; the container then counts as exited with code 128, and no event tells of it. `Invalid` from a
+    /// monitor that an older agent started.
+    pub async fn restore(&self, request: RestoreContainer) -> Result<(i64, i32), MonitorError> {
+        let RestoreContainer { id, args, path, mount_namespace, mounts, staging, inherited, confinement } = request;
+        let restore = wire::Restore {
+            id: id.to_string(),
+            args,
+            path,
+            mount_namespace_fd: 0,
+            mounts,
+            staging,
+            inherited: inherited.into_iter().map(|(fd, key)| wire::Inherited { fd, key }).collect(),
+            confinement,
+        };
+        match self.connection.call(Call::Restore(restore), vec![mount_namespace]).await? {
+            (Body::Started(started), _) => Ok((started.started_at_ns, started.pid)),
             _ => Err(MonitorError::Unexpected),
         }
     }

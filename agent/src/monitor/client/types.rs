@@ -6,7 +6,9 @@ use std::path::PathBuf;
 pub use crate::libcontainer::cgroup::CgroupFds;
 use crate::libcontainer::plan::{InitPlan, ProcessPlan, UserNamespace};
 use crate::model::{ContainerId, PodId};
-pub use crate::monitor::protocol::{ContainerState, ExitRecord, MonitorState, Phase, SessionEnd};
+pub use crate::monitor::protocol::{
+    Confinement, ContainerState, ExitRecord, MonitorState, Phase, RESTORED_PID, SessionEnd,
+};
 
 /// What a pod's monitor is to be.
 #[derive(Debug)]
@@ -53,6 +55,27 @@ pub struct LogTarget {
     pub dir: OwnedFd,
     /// The file's name in it, without a slash.
     pub name: String,
+}
+
+/// Processes to remake.
+#[derive(Debug)]
+pub struct RestoreContainer {
+    /// A created container.
+    pub id: ContainerId,
+    /// The program and its arguments, which are those of criu.
+    pub args: Vec<String>,
+    /// Its PATH.
+    pub path: String,
+    /// What the program sees.
+    pub mount_namespace: OwnedFd,
+    /// Mounts of the container that it finds as `staging/0`, `staging/1` …
+    pub mounts: Vec<String>,
+    /// A folder in that namespace.
+    pub staging: String,
+    /// Descriptors of the waiting init by their number, and what they were.
+    pub inherited: Vec<(u32, String)>,
+    /// The most that its processes may have; the program leaves them stopped.
+    pub confinement: Confinement,
 }
 
 /// A container to create.

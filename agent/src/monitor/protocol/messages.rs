@@ -15,7 +15,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is asked.
-    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20")]
+    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21")]
     pub call: Option<Call>,
 }
 
@@ -73,6 +73,9 @@ pub enum Call {
     /// Spawner: fork a process that mounts an overlay.
     #[prost(message, tag = "20")]
     MountOverlay(MountOverlay),
+    /// Instead of `Start`: have a program remake the container's processes from a checkpoint.
+    #[prost(message, tag = "21")]
+    Restore(Restore),
 }
 
 /// No arguments.
@@ -233,6 +236,68 @@ pub struct ContainerRef {
     pub id: String,
 }
 
+/// See `Call::Restore`. The init that `Create` left waiting lends its mounts, standard input and output and cgroup to what the program
+/// remakes, and ends. The answer is `Started`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Restore {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The program, found by `path`, and its arguments. It leaves the id of the new first process, its sibling, in the file
+    /// `RESTORED_PID` of the container's records.
+    #[prost(string, repeated, tag = "2")]
+    pub args: Vec<String>,
+    /// Its PATH.
+    #[prost(string, tag = "3")]
+    pub path: String,
+    /// Index of the mount namespace that the program is in, a copy of it.
+    #[prost(uint32, tag = "4")]
+    pub mount_namespace_fd: u32,
+    /// Mounts of the waiting init, by their paths in it: there they are `staging/0`, `staging/1` …
+    #[prost(string, repeated, tag = "5")]
+    pub mounts: Vec<String>,
+    /// A folder of that mount namespace.
+    #[prost(string, tag = "6")]
+    pub staging: String,
+    /// What becomes of the waiting init's standard input and output.
+    #[prost(message, repeated, tag = "7")]
+    pub inherited: Vec<Inherited>,
+    /// What the processes, which the program leaves stopped, are held against before they go on.
+    #[prost(message, required, tag = "8")]
+    pub confinement: Confinement,
+}
+
+/// The most that restored processes may have. Their images say what they had; what they may have is the request's.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Confinement {
+    /// Capabilities, as a mask.
+    #[prost(fixed64, tag = "1")]
+    pub capabilities: u64,
+    /// They have to have a system call filter.
+    #[prost(bool, tag = "2")]
+    pub seccomp: bool,
+    /// They have to have no_new_privs.
+    #[prost(bool, tag = "3")]
+    pub no_new_privileges: bool,
+    /// They may be user 0.
+    #[prost(bool, tag = "4")]
+    pub root: bool,
+}
+
+/// A descriptor of the waiting init, which the program gets as an option `--inherit-fd fd[N]:KEY`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Inherited {
+    /// Its number: 0, 1 or 2.
+    #[prost(uint32, tag = "1")]
+    pub fd: u32,
+    /// What it was when the checkpoint was taken.
+    #[prost(string, tag = "2")]
+    pub key: String,
+}
+
+/// See `Restore::args`.
+pub const RESTORED_PID: &str = "restored.pid";
+
 /// See `Call::Signal`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Signal {
@@ -388,7 +453,7 @@ pub enum Body {
     /// To `Create`.
     #[prost(message, tag = "5")]
     Created(Created),
-    /// To `Start`: execve succeeded.
+    /// To `Start`: execve succeeded. To `Restore`: the processes run.
     #[prost(message, tag = "6")]
     Started(Started),
     /// To whatever has nothing to tell.
@@ -499,6 +564,9 @@ pub struct Started {
     /// When execve succeeded, ns since 1970.
     #[prost(int64, tag = "1")]
     pub started_at_ns: i64,
+    /// After `Restore`, the process id of the container's new first process; else 0.
+    #[prost(int32, tag = "2")]
+    pub pid: i32,
 }
 
 /// How a container ended.

@@ -55,7 +55,7 @@ pub(super) fn signal(cgroup: &OwnedFd, signal: Signal) -> Vec<Pid> {
     processes
 }
 
-fn processes(cgroup: impl AsFd) -> Vec<Pid> {
+pub(super) fn processes(cgroup: impl AsFd) -> Vec<Pid> {
     let mut found = Vec::new();
     collect(cgroup, &mut found);
     found

@@ -16,6 +16,7 @@ use super::connection::Requester;
 use super::exec_cgroup::{ExecCgroup, ExecCgroups};
 use super::log::{Log, Output};
 use super::oom_kills::OomKills;
+use super::restore::Restorer;
 use crate::libcontainer::run::InitFailure;
 use crate::libcontainer::run::external::Runtime;
 use crate::monitor::protocol::{ContainerState, ExitRecord, Phase as WirePhase};
@@ -48,6 +49,8 @@ pub(super) struct Container {
     pub(super) stop: Option<Stop>,
     /// Who waits for it to be forgotten.
     pub(super) removal: Vec<Requester>,
+    /// What remakes its processes from a checkpoint, while it does; its first process is the init that waits for that.
+    pub(super) restorer: Option<Restorer>,
     /// SIGKILL was sent to its first process by this monitor.
     pub(super) killed: bool,
     /// Its first process died, and how; output may still be read.
@@ -178,7 +181,8 @@ impl Container {
         // An init that is dead already has taken everything with it.
         let refused =
             self.pidfd.as_ref().is_some_and(|pidfd| pidfd_send_signal(pidfd, Signal::KILL) == Err(Errno::ACCESS));
-        if let (true, Some(cgroup)) = (refused || !self.own_pid_namespace, self.cgroup.tree()) {
+        let has_others = !self.own_pid_namespace || self.restorer.is_some();
+        if let (true, Some(cgroup)) = (refused || has_others, self.cgroup.tree()) {
             cgroup_tree::kill(cgroup);
         }
     }

@@ -104,6 +104,7 @@ impl Monitor {
             stop: None,
             removal: Vec::new(),
             killed: false,
+            restorer: None,
             death: None,
         };
         let watched = container.control().map_or(Ok(()), |control| self.watch(control, Source::Control, serial));
@@ -235,11 +236,13 @@ impl Monitor {
         }
         let container = &mut self.containers[at];
         match std::mem::replace(&mut container.phase, Phase::Running { started_at_ns: 0 }) {
+            // What has been executed is no program of the container's.
+            starting if container.restorer.is_some() => container.phase = starting,
             Phase::Starting { requester, failure: None, .. } => {
                 // An OCI runtime tells later than it starts.
                 let started_at_ns = container.death.map_or_else(now_ns, |death| death.at_ns);
                 container.phase = Phase::Running { started_at_ns };
-                self.connection.answer(requester, Body::Started(Started { started_at_ns }), Vec::new());
+                self.connection.answer(requester, Body::Started(Started { started_at_ns, pid: 0 }), Vec::new());
                 self.publish_if_dry(serial);
             }
             Phase::Created { control } if container.runtime.is_some() => {

@@ -33,15 +33,17 @@ impl Monitor {
                 self.on_death(serial, pid, exit_code, signal);
             } else if let Some(serial) = self.execs.iter().find(|exec| exec.pid == pid).map(|exec| exec.serial) {
                 self.on_exec_death(serial, pid, exit_code);
+            } else if let Some(serial) = self.restored_by(pid) {
+                self.on_restored(serial, exit_code);
             } else if self.kept.pod_init.as_ref().is_some_and(|init| init.pid == pid) {
                 self.kept.pod_init = None;
-            } else {
+            } else if !self.was_deletion(pid) {
                 self.note_stray(pid, exit_code, signal);
             }
         }
     }
 
-    fn on_death(&mut self, serial: u32, pid: i32, exit_code: i32, signal: i32) {
+    pub(super) fn on_death(&mut self, serial: u32, pid: i32, exit_code: i32, signal: i32) {
         // What it said last comes first: ready, a failure, the closed socket.
         for _ in 0..3 {
             self.on_report(serial);
@@ -59,7 +61,7 @@ impl Monitor {
         if let Phase::Creating { .. } = container.phase {
             return self.give_up(at);
         }
-        if !container.own_pid_namespace {
+        if !container.own_pid_namespace || container.restorer.is_some() {
             container.kill_tree();
         }
         container.pidfd = None;

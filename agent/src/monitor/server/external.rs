@@ -1,8 +1,6 @@
 //! Containers that an OCI runtime runs: which process is theirs, and what the runtime is asked for beside it.
 
-use std::os::fd::OwnedFd;
-
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::Signal;
 
 use super::container::{Container, External};
 use super::create::Fds;
@@ -10,11 +8,8 @@ use super::monitor::Monitor;
 use super::spawner;
 use crate::libcontainer::run::Host;
 use crate::libcontainer::run::external::{self, Runtime};
-use crate::libcontainer::run::failure::{InitFailure, Step};
+use crate::libcontainer::run::failure::InitFailure;
 use crate::monitor::protocol::{self as wire, Failure};
-
-/// Processes that were reaped before anybody knew whose they are: their ids, with exit codes and signals.
-pub(super) type Strays = Vec<(i32, i32, i32)>;
 
 impl External {
     /// Who runs a container, by the request to create it.
@@ -32,35 +27,11 @@ impl External {
 }
 
 impl Monitor {
-    /// Whether a runtime is about to say which process is whose.
-    fn awaits_processes(&self) -> bool {
-        self.containers.iter().any(Container::is_being_made) || self.execs.iter().any(|exec| exec.is_being_made())
-    }
-
-    /// A process that was reaped and is nobody's. One that a runtime has made may end before the runtime has told of it.
-    pub(super) fn note_stray(&mut self, pid: i32, exit_code: i32, signal: i32) {
-        let of_runtime =
-            |container: &&mut Container| container.runtime.as_ref().is_some_and(|it| it.deleting == Some(pid));
-        if let Some(container) = self.containers.iter_mut().find(of_runtime) {
-            let serial = container.serial;
-            return self.on_deleted(serial);
-        }
-        if self.awaits_processes() {
-            self.strays.push((pid, exit_code, signal));
-        } else {
-            self.strays.clear();
-        }
-    }
-
-    /// The process of that id, of which a runtime has told: its pidfd, or how it ended meanwhile.
-    pub(super) fn adopt_process(&mut self, pid: i32) -> Result<Result<OwnedFd, (i32, i32)>, InitFailure> {
-        if let Some(at) = self.strays.iter().position(|(stray, ..)| *stray == pid) {
-            let (_, exit_code, signal) = self.strays.swap_remove(at);
-            return Ok(Err((exit_code, signal)));
-        }
-        let named = Pid::from_raw(pid).ok_or_else(|| InitFailure::refused("the runtime told of no process", ""))?;
-        // It is a child that was not reaped: the id means nothing else.
-        pidfd_open(named, PidfdFlags::empty()).step("open the process that the runtime made", "").map(Ok)
+    /// Whether the process that was reaped is one that took away what a runtime keeps of a container.
+    pub(super) fn was_deletion(&mut self, pid: i32) -> bool {
+        let of_runtime = |container: &&Container| container.runtime.as_ref().is_some_and(|it| it.deleting == Some(pid));
+        let serial = self.containers.iter().find(of_runtime).map(|container| container.serial);
+        serial.map(|serial| self.on_deleted(serial)).is_some()
     }
 
     /// Its first process has ended: the runtime takes away what it keeps of it, and runs its last hooks.

@@ -10,6 +10,8 @@
 mod attach;
 /// A cgroup with all below it.
 mod cgroup_tree;
+/// What processes from a checkpoint may have.
+mod confinement;
 /// The agent's connection: answers, events, what could not be sent yet.
 mod connection;
 /// A container as its monitor knows it.
@@ -44,12 +46,16 @@ mod placeholder;
 mod pod;
 /// From a request to its verb.
 mod requests;
+/// Processes from a checkpoint.
+mod restore;
 /// A client's pipe, and what waits for it.
 mod sink;
 /// The process that forks monitors.
 mod spawner;
 /// Signals, stops, removal.
 mod stop;
+/// Children that ended before anybody knew whose they are.
+mod strays;
 /// The mount namespace that holds nothing of the host.
 mod template;
 /// The namespaces of a pod in a user namespace.

@@ -28,6 +28,7 @@ impl Monitor {
             Some(Call::Hello(_)) => self.hello(),
             Some(Call::Create(create)) => self.create(to, create, fds),
             Some(Call::Start(start)) => self.start(to, &start.id),
+            Some(Call::Restore(restore)) => self.restore(to, restore, fds),
             Some(Call::Signal(signal)) => self.signal(&signal),
             Some(Call::Stop(stop)) => self.stop(to, &stop),
             Some(Call::Exec(exec)) => self.exec(to, exec, fds),
