@@ -7,6 +7,8 @@ pub const POINTS: &[&str] = &[
     "checkpoint_container.frozen",
     "checkpoint_container.dumped",
     "checkpoint_container.archived",
+    "checkpoint_pod.frozen",
+    "checkpoint_pod.archived",
     "create_container.recorded",
     "create_container.prepared",
     "create_container.cloned",

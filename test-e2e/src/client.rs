@@ -198,6 +198,33 @@ impl Client {
         self.runtime.clone().checkpoint_container(within(ORDINARY, request)).await.map(drop)
     }
 
+    /// CheckpointPod.
+    pub async fn checkpoint_pod(&self, pod: &str, output: &Path, containers: Vec<String>) -> Result<(), Status> {
+        let request = v1::CheckpointPodRequest {
+            pod_sandbox_id: pod.to_owned(),
+            output_path: output.display().to_string(),
+            container_ids: containers,
+            ..Default::default()
+        };
+        self.runtime.clone().checkpoint_pod(within(ORDINARY, request)).await.map(drop)
+    }
+
+    /// RestorePod.
+    pub async fn restore_pod(
+        &self,
+        archive: &Path,
+        config: v1::PodSandboxConfig,
+        containers: Vec<v1::ContainerConfig>,
+    ) -> Result<v1::RestorePodResponse, Status> {
+        let request = v1::RestorePodRequest {
+            checkpoint_path: archive.display().to_string(),
+            config: Some(config),
+            container_configs: containers,
+            ..Default::default()
+        };
+        Ok(self.runtime.clone().restore_pod(within(ORDINARY, request)).await?.into_inner())
+    }
+
     /// UpdateContainerResources.
     pub async fn update_resources(&self, id: &str, linux: v1::LinuxContainerResources) -> Result<(), Status> {
         let request = v1::UpdateContainerResourcesRequest {

@@ -29,6 +29,21 @@ pub struct Config {
     pub checkpointed_time: String,
 }
 
+/// The document of a pod's archive.
+pub const POD_OPTIONS: &str = "pod.options";
+
+/// `pod.options`: what a pod's archive has in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodOptions {
+    /// Of the format: 1.
+    pub version: u32,
+    /// Names of containers, and their ids, by which their archives are called.
+    pub containers: BTreeMap<String, String>,
+    /// Who it was.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// What `spec.dump` is made of.
 #[derive(Debug, Clone, Default)]
 pub struct Spec {

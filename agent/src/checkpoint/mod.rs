@@ -16,7 +16,7 @@ mod read;
 
 pub use archive::{ARCHIVE_MODE, IMAGES, Staging, write};
 pub use criu::{Criu, Dump, Namespaces, Restore, restore_errors};
-pub use documents::{Config, Spec, read_stdio, stdio_of};
+pub use documents::{Config, POD_OPTIONS, PodOptions, Spec, read_stdio, stdio_of};
 pub use error::CheckpointError;
 pub use mounts::external;
 pub use read::Reader;

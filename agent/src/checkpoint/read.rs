@@ -2,11 +2,11 @@
 //! criu's images only plain files with plain names are taken; documents are small; the writable layer is applied as any layer is.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{CheckpointError, Config};
+use super::{CheckpointError, Config, POD_OPTIONS, PodOptions};
 use crate::image::archive::{Archive, ArchiveError, Kind};
 
 /// The most that a document may be, bytes.
@@ -43,17 +43,45 @@ impl Reader {
     /// # Errors
     /// `BadArchive`, `Io`.
     pub fn config(&self) -> Result<Config, CheckpointError> {
+        self.document("config.dump")
+    }
+
+    /// What a pod's archive has in it.
+    ///
+    /// # Errors
+    /// `BadArchive`, `Io`.
+    pub fn pod_options(&self) -> Result<PodOptions, CheckpointError> {
+        self.document(POD_OPTIONS)
+    }
+
+    fn document<T: serde::de::DeserializeOwned>(&self, document: &str) -> Result<T, CheckpointError> {
         let mut found = None;
         self.each(|name, content| {
-            if name == b"config.dump" && found.is_none() {
+            if name == document.as_bytes() && found.is_none() {
                 let mut text = Vec::new();
                 let length = content.take(MOST_DOCUMENT + 1).read_to_end(&mut text)?;
                 found = (length as u64 <= MOST_DOCUMENT).then_some(text);
             }
             Ok(())
         })?;
-        let text = found.ok_or_else(|| self.bad("it has no config.dump, or one that is larger than 1 MiB"))?;
-        serde_json::from_slice(&text).map_err(|error| self.bad(&format!("config.dump: {error}")))
+        let text = found.ok_or_else(|| self.bad(&format!("it has no {document}, or one that is larger than 1 MiB")))?;
+        serde_json::from_slice(&text).map_err(|error| self.bad(&format!("{document}: {error}")))
+    }
+
+    /// Puts files of these names, which are the caller's own, into the folder `dir`.
+    ///
+    /// # Errors
+    /// `BadArchive`, also when one of them is missing; `Io`.
+    pub fn extract_members(&self, members: &[String], dir: &Path) -> Result<(), CheckpointError> {
+        let mut missing: Vec<&String> = members.iter().collect();
+        self.each(|name, content| match missing.iter().position(|member| member.as_bytes() == name) {
+            Some(at) => write_new(&dir.join(missing.swap_remove(at)), content),
+            None => Ok(()),
+        })?;
+        match missing.first() {
+            Some(member) => Err(self.bad(&format!("it has no {member}"))),
+            None => Ok(()),
+        }
     }
 
     /// Puts criu's images into the folder `images`, and has `fill` read the container's writable layer.
@@ -75,10 +103,7 @@ impl Reader {
                 let name =
                     image_name(name).ok_or_else(|| io::Error::other("an image has a name that criu gives none"))?;
                 has_images = true;
-                let mut options = OpenOptions::new();
-                let mut file = options.write(true).create_new(true).mode(0o600).open(images.join(name))?;
-                io::copy(content, &mut file)?;
-                file.flush()?;
+                write_new(&images.join(name), content)?;
             }
             if failure.is_some() { Err(io::Error::other("given up")) } else { Ok(()) }
         });
@@ -120,6 +145,11 @@ impl Reader {
     fn bad(&self, reason: &str) -> CheckpointError {
         CheckpointError::BadArchive { path: self.path.clone(), reason: reason.to_owned() }
     }
+}
+
+fn write_new(path: &Path, content: &mut dyn BufRead) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    io::copy(content, &mut file).map(drop)
 }
 
 /// One of criu's names, `core-1.img` and the like.
@@ -227,6 +257,21 @@ mod tests {
         }
         std::fs::write(dir.path().join("c.tar"), [7; 700]).unwrap();
         twice.config().unwrap_err();
+    }
+
+    #[test]
+    fn a_pods_archive_has_those_of_its_containers() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = br#"{"version":1,"containers":{"one":"1"}}"#;
+        let reader = archive(dir.path(), &[(POD_OPTIONS, options), ("1.tar", b"first"), ("2.tar", b"second")]);
+        assert_eq!(reader.pod_options().unwrap().containers["one"], "1");
+        let members = dir.path().join("members");
+        std::fs::create_dir(&members).unwrap();
+        reader.extract_members(&["1.tar".to_owned()], &members).unwrap();
+        assert_eq!(std::fs::read(members.join("1.tar")).unwrap(), b"first");
+        assert_eq!(std::fs::read_dir(&members).unwrap().count(), 1);
+        let error = reader.extract_members(&["3.tar".to_owned()], &members).unwrap_err();
+        assert!(error.to_string().contains("it has no 3.tar"), "{error}");
     }
 
     #[test]

@@ -19,8 +19,6 @@ mod runtime;
 mod statistics;
 /// Error kinds to gRPC codes.
 mod status;
-/// What is not built.
-mod unimplemented;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

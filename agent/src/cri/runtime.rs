@@ -1,5 +1,6 @@
 //! RuntimeService: one short body a verb.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cri_api::v1::runtime_service_server::RuntimeService;
@@ -11,8 +12,8 @@ use tracing::Span;
 
 use super::portions::{Portions, portions};
 use super::status::{failed, missing};
-use super::unimplemented::unimplemented_verbs;
 use super::{Readiness, convert, filter, now, statistics};
+use crate::model::ContainerId;
 use crate::ops::{self, Engine};
 use crate::state::Lookup;
 
@@ -45,6 +46,14 @@ fn answer<T>(message: T) -> Answer<T> {
 
 fn done<T: Default>(result: Result<(), ops::Error>) -> Answer<T> {
     result.map_err(|error| failed(&error)).and_then(|()| answer(T::default()))
+}
+
+/// The API leaves them to runtimes, and this one has none: who sends one wants what he will not get.
+fn no_options(options: &HashMap<String, String>) -> Result<(), Status> {
+    match options.keys().min() {
+        Some(key) => Err(Status::invalid_argument(format!("options: {key:?} is none that berth has"))),
+        None => Ok(()),
+    }
 }
 
 #[tonic::async_trait]
@@ -342,8 +351,23 @@ impl RuntimeService for Face {
         done(self.for_container(&id).await.checkpoint_container(&id, location.into(), timeout).await)
     }
 
-    unimplemented_verbs! {
-        CheckpointPod: checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
-        RestorePod: restore_pod(RestorePodRequest) -> RestorePodResponse;
+    async fn checkpoint_pod(&self, request: Request<CheckpointPodRequest>) -> Answer<CheckpointPodResponse> {
+        let CheckpointPodRequest { pod_sandbox_id: id, output_path, container_ids, options } = request.into_inner();
+        no_options(&options)?;
+        done(self.for_pod(&id).await.checkpoint_pod(&id, output_path.into(), container_ids).await)
+    }
+
+    async fn restore_pod(&self, request: Request<RestorePodRequest>) -> Answer<RestorePodResponse> {
+        let RestorePodRequest { checkpoint_path, config, runtime_handler, options, container_configs } =
+            request.into_inner();
+        no_options(&options)?;
+        let config = config.ok_or_else(|| missing("config"))?;
+        let engine = self.readiness.engine().await;
+        let restored = engine.restore_pod(checkpoint_path.into(), config, runtime_handler, container_configs).await;
+        let (pod, containers) = restored.map_err(|error| failed(&error))?;
+        Span::current().record("pod", pod.as_str());
+        let container = |(name, id): (String, ContainerId)| RestoredContainer { name, container_id: id.to_string() };
+        let restored_containers = containers.into_iter().map(container).collect();
+        answer(RestorePodResponse { pod_sandbox_id: pod.to_string(), restored_containers })
     }
 }

@@ -37,11 +37,6 @@ pub(super) fn missing(field: &'static str) -> Status {
     Status::invalid_argument(format!("{field}: must be set"))
 }
 
-/// The answer to an RPC that is not built.
-pub(super) fn unimplemented(rpc: &'static str) -> Status {
-    Status::unimplemented(format!("{rpc} is not implemented by this version of berth"))
-}
-
 fn cut(mut message: String) -> String {
     if message.len() > LONGEST {
         let end = (0..=LONGEST).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);

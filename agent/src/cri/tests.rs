@@ -75,13 +75,15 @@ async fn before_recovery_is_done_a_request_waits_and_is_not_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_says_its_name() {
+async fn an_option_that_nobody_has_is_refused() {
     let server = serve().await;
     let mut client = RuntimeServiceClient::new(server.channel.clone());
-    let checkpoint = client.checkpoint_pod(CheckpointPodRequest::default()).await.unwrap_err();
-    assert_eq!(checkpoint.code(), Code::Unimplemented);
-    assert!(checkpoint.message().starts_with("CheckpointPod is not implemented"), "{checkpoint}");
-    assert!(metrics(&server).contains("rpc_answers_total{method=\"CheckpointPod\",code=\"UNIMPLEMENTED\"} 1"));
+    let options = [("faster".to_owned(), "yes".to_owned())].into();
+    let request = CheckpointPodRequest { options, ..CheckpointPodRequest::default() };
+    let refused = client.checkpoint_pod(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("\"faster\""), "{refused}");
+    assert!(metrics(&server).contains("rpc_answers_total{method=\"CheckpointPod\",code=\"INVALID_ARGUMENT\"} 1"));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! beside its place, and renamed. The container goes on afterwards, whatever happens. It is frozen until its files are packed, so
 //! that they are those of the moment in which its memory was taken.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,20 +20,19 @@ use crate::model::{Container, ContainerId, ContainerSpec, ContainerState, Pod};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What the thread works on.
-struct Work {
-    container: Arc<Container>,
+pub(super) struct Work {
+    pub(super) container: Arc<Container>,
     pod: Arc<Pod>,
     /// The container's first process.
     pid: i32,
     /// The pod's monitor, which lives in its namespaces.
     monitor: i32,
-    location: PathBuf,
 }
 
 /// A cgroup that goes on in any case.
-struct Frozen<'a>(&'a Cgroup);
+pub(super) struct Frozen(Cgroup);
 
-impl Drop for Frozen<'_> {
+impl Drop for Frozen {
     fn drop(&mut self) {
         if let Err(error) = self.0.thaw() {
             // It was killed, and is gone with its cgroup; otherwise the next start thaws it.
@@ -54,7 +54,7 @@ impl Engine {
         timeout: i64,
     ) -> Result<(), Error> {
         let container = self.running_container(id)?;
-        check_location(&location)?;
+        check_location("location", &location)?;
         let timeout = match u64::try_from(timeout) {
             Ok(0) => DEFAULT_TIMEOUT,
             Ok(seconds) => Duration::from_secs(seconds),
@@ -81,66 +81,80 @@ impl Engine {
     ) -> Result<(), Error> {
         // Not the container's own: it can be stopped meanwhile.
         let _lock = self.checkpoint_locks.lock(id).await;
+        let work = self.work(id)?;
+        self.on_disk(move |engine| engine.take(&work, &location, &late)).await
+    }
+
+    /// A running container that can be taken.
+    pub(super) fn work(&self, id: &ContainerId) -> Result<Work, Error> {
         let container = self.running_container(id.as_str())?;
         let ContainerState::Running { pid, .. } = container.state else { return Err(Error::Cancelled) };
         let (pod, monitor) = self.monitor_of(&container)?;
         let pod = self.pod(pod.as_str())?;
         let in_user_namespace = self.pod_user(&pod)?.is_some();
         refuse(&container.spec, in_user_namespace).map_err(of(id))?;
-        let work = Work { container, pod, pid, monitor: monitor.client.pid(), location };
-        self.on_disk(move |engine| engine.take(&work, &late)).await
+        Ok(Work { container, pod, pid, monitor: monitor.client.pid() })
     }
 
-    fn take(&self, work: &Work, late: &AtomicBool) -> Result<(), Error> {
-        let Work { container, location, .. } = work;
-        let id = &container.id;
+    fn take(&self, work: &Work, location: &Path, late: &AtomicBool) -> Result<(), Error> {
+        let id = &work.container.id;
         let criu = Criu::find(&self.criu).map_err(of(id))?;
-        let staging = Staging::make(self.paths.checkpoints().join(id.as_str())).map_err(of(id))?;
-        self.take_frozen(work, &criu, &staging)?;
+        let staging = self.staging(id)?;
+        let frozen = self.freeze(work)?;
+        fault::point("checkpoint_container.frozen");
+        self.dump(work, &criu, &staging)?;
+        drop(frozen);
         fault::point("checkpoint_container.dumped");
         self.add_documents(work, &criu, &staging)?;
-        checkpoint::write(&staging, location, || {
+        let written = checkpoint::write(&staging, location, || {
             fault::point("checkpoint_container.archived");
             !late.load(Ordering::Relaxed)
-        })
-        .map_err(of(id))
+        });
+        written.map_err(of(id))
     }
 
-    /// Memory and files, of one moment.
-    fn take_frozen(&self, work: &Work, criu: &Criu, staging: &Staging) -> Result<(), Error> {
+    /// Comes before a container is frozen: by it the next agent knows that it may have to be thawed.
+    pub(super) fn staging(&self, id: &ContainerId) -> Result<Staging, Error> {
+        Staging::make(self.paths.checkpoints().join(id.as_str())).map_err(of(id))
+    }
+
+    pub(super) fn freeze(&self, work: &Work) -> Result<Frozen, Error> {
+        // It goes on, too, when only some of it stopped in time.
+        let frozen = Frozen(Cgroup::open(&self.cgroups, &work.container.spec.cgroup));
+        frozen.0.freeze()?;
+        Ok(frozen)
+    }
+
+    /// Memory and files of a frozen container.
+    pub(super) fn dump(&self, work: &Work, criu: &Criu, staging: &Staging) -> Result<(), Error> {
         let Work { container, pid, monitor, .. } = work;
         let id = &container.id;
-        let cgroup = Cgroup::open(&self.cgroups, &container.spec.cgroup);
         let no_freezer = CheckpointError::Unsupported {
             what: "a container on this node",
             reason: "there is neither cgroup v2 nor v1's freezer to stop its processes with",
         };
-        let folder = cgroup.freezer().ok_or(no_freezer).map_err(of(id))?;
+        let folder = Cgroup::open(&self.cgroups, &container.spec.cgroup).freezer();
+        let folder = folder.ok_or(no_freezer).map_err(of(id))?;
         let path = format!("/proc/{pid}/mountinfo");
         let mountinfo = std::fs::read_to_string(&path);
         let mountinfo = mountinfo.map_err(|source| Error::Io { op: "read", path: path.into(), source })?;
         let external = checkpoint::external(&mountinfo).map_err(of(id))?;
         let stdio = serde_json::to_vec(&checkpoint::stdio_of(*pid)).unwrap_or_default();
-        let (images, content) = (staging.images(), staging.content());
-
-        let frozen = Frozen(&cgroup);
-        cgroup.freeze()?;
-        fault::point("checkpoint_container.frozen");
         let dump = Dump {
             pid: *pid,
             namespaces: Namespaces(*monitor),
-            images: &images,
-            work: &content,
+            images: &staging.images(),
+            work: &staging.content(),
             frozen: &folder,
             external: &external,
         };
         criu.dump(&dump).map_err(of(id))?;
         staging.add_rootfs_diff(&self.paths.container_layer(id).join("upper"))?;
-        drop(frozen);
         staging.add(&format!("{}/descriptors.json", checkpoint::IMAGES), &stdio).map_err(of(id))
     }
 
-    fn add_documents(&self, work: &Work, criu: &Criu, staging: &Staging) -> Result<(), Error> {
+    /// Who it is.
+    pub(super) fn add_documents(&self, work: &Work, criu: &Criu, staging: &Staging) -> Result<(), Error> {
         let Work { container, pod, .. } = work;
         let id = &container.id;
         let image = container.spec.config.image.as_ref().map_or("", |image| image.image.as_str());
@@ -187,7 +201,7 @@ impl Engine {
                 let name = entry.file_name();
                 let container = name.to_str().and_then(|id| snapshot.containers.get(id));
                 if let Some(container) = container {
-                    drop(Frozen(&Cgroup::open(&engine.cgroups, &container.spec.cgroup)));
+                    drop(Frozen(Cgroup::open(&engine.cgroups, &container.spec.cgroup)));
                 }
                 Staging::sweep(&entry.path());
             }
@@ -205,14 +219,14 @@ pub(super) fn of(id: &ContainerId) -> impl FnOnce(CheckpointError) -> Error + us
     move |source| Error::Checkpoint { id, source }
 }
 
-fn check_location(location: &Path) -> Result<(), Error> {
+pub(super) fn check_location(field: &'static str, location: &Path) -> Result<(), Error> {
     let reason = match location.file_name() {
         _ if !location.is_absolute() => "is not an absolute path",
         None => "does not name a file",
         _ if location.is_dir() => "is a folder",
         Some(_) => return Ok(()),
     };
-    Err(Error::Invalid { field: "location", reason: format!("{:?} {reason}", location.display().to_string()) })
+    Err(Error::Invalid { field, reason: format!("{:?} {reason}", location.display().to_string()) })
 }
 
 /// What cannot be remade, and is better refused now than at a restore.
@@ -239,12 +253,7 @@ pub(super) fn refuse(spec: &ContainerSpec, in_user_namespace: bool) -> Result<()
 }
 
 /// By which tools that read archives find names: as containerd calls them, and as checkpoints in general do.
-fn annotations(
-    container: &Container,
-    pod: &Pod,
-    image: &str,
-    criu: &str,
-) -> std::collections::BTreeMap<String, String> {
+fn annotations(container: &Container, pod: &Pod, image: &str, criu: &str) -> BTreeMap<String, String> {
     let sandbox = pod.spec.config.metadata.clone().unwrap_or_default();
     let name = container.metadata().name;
     let pairs = [
@@ -252,15 +261,26 @@ fn annotations(
         ("io.kubernetes.cri.container-name", name.clone()),
         ("io.kubernetes.cri.image-name", image.to_owned()),
         ("io.kubernetes.cri.sandbox-id", pod.id.to_string()),
-        ("io.kubernetes.cri.sandbox-name", sandbox.name.clone()),
-        ("io.kubernetes.cri.sandbox-namespace", sandbox.namespace.clone()),
-        ("io.kubernetes.cri.sandbox-uid", sandbox.uid.clone()),
+        ("io.kubernetes.cri.sandbox-name", sandbox.name),
+        ("io.kubernetes.cri.sandbox-namespace", sandbox.namespace),
+        ("io.kubernetes.cri.sandbox-uid", sandbox.uid),
         ("org.criu.checkpoint.container.name", name),
+        ("org.criu.checkpoint.criu.version", criu.to_owned()),
+    ];
+    let own = pairs.into_iter().map(|(key, value)| (key.to_owned(), value));
+    own.chain(pod_annotations(pod)).collect()
+}
+
+/// The same of a pod.
+pub(super) fn pod_annotations(pod: &Pod) -> BTreeMap<String, String> {
+    let sandbox = pod.spec.config.metadata.clone().unwrap_or_default();
+    let pairs = [
+        ("org.criu.checkpoint.pod.id", pod.id.to_string()),
         ("org.criu.checkpoint.pod.name", sandbox.name),
         ("org.criu.checkpoint.pod.namespace", sandbox.namespace),
+        ("org.criu.checkpoint.pod.uid", sandbox.uid),
         ("org.criu.checkpoint.engine.name", "berth".to_owned()),
         ("org.criu.checkpoint.engine.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("org.criu.checkpoint.criu.version", criu.to_owned()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

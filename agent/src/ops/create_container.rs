@@ -1,6 +1,7 @@
 //! CreateContainer: image held → record → root opened → user, spec, plan → cgroup → init cloned, set up and waiting, so
 //! that whatever is wrong with the mounts or the limits surfaces here and StartContainer is only a release.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cri_api::v1::{ContainerConfig, ImageSpec, Mount};
@@ -30,6 +31,17 @@ impl Engine {
         pod_id: &str,
         config: ContainerConfig,
     ) -> Result<ContainerId, Error> {
+        let checkpoint = checkpoint_of(&config);
+        self.create_container_from(pod_id, config, checkpoint).await
+    }
+
+    /// The same, with processes that come from an archive, if there is one.
+    pub(super) async fn create_container_from(
+        self: &Arc<Self>,
+        pod_id: &str,
+        config: ContainerConfig,
+        checkpoint: Option<PathBuf>,
+    ) -> Result<ContainerId, Error> {
         let pod = self.pod(pod_id)?;
         let metadata = config.metadata.as_ref().filter(|metadata| !metadata.name.is_empty());
         let Some(metadata) = metadata else {
@@ -39,7 +51,7 @@ impl Engine {
         let engine = self.clone();
         let create = async move {
             let mut undo = Undo::default();
-            match engine.make_container(&pod, config, &mut undo).await {
+            match engine.make_container(&pod, config, checkpoint, &mut undo).await {
                 Ok(id) => Ok(id),
                 Err(error) => Err(undo.after(error).await),
             }
@@ -51,13 +63,14 @@ impl Engine {
         self: &Arc<Self>,
         pod: &Pod,
         config: ContainerConfig,
+        checkpoint: Option<PathBuf>,
         undo: &mut Undo,
     ) -> Result<ContainerId, Error> {
         let mut phases = Phases::start("create_container");
         let _pod_lock = self.pod_locks.lock(&pod.id).await;
         self.require_ready(pod)?;
         self.refuse_used_container_name(pod, &config)?;
-        let image = match checkpoint_of(&config) {
+        let image = match checkpoint.clone() {
             Some(archive) => self.image_of_checkpoint(archive).await?,
             None => self.image_of(&config)?,
         };
@@ -68,7 +81,7 @@ impl Engine {
         let image_volumes = self.image_volumes(&config)?;
         let id = ContainerId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
 
-        let spec = self.container_spec(pod, &id, config, &image, image_volumes)?;
+        let spec = ContainerSpec { checkpoint, ..self.container_spec(pod, &id, config, &image, image_volumes)? };
         let engine = self.clone();
         let of_undo = (id.clone(), spec.cgroup.clone());
         undo.push_record("remove the container's records", {
@@ -188,7 +201,7 @@ impl Engine {
             cgroup,
             stop_signal,
             external: self.handlers.of_pod(pod)?.program.is_some(),
-            checkpoint: checkpoint_of(&config),
+            checkpoint: None,
             config,
         })
     }

@@ -8,6 +8,8 @@ mod accounts;
 mod attach;
 /// CheckpointContainer.
 mod checkpoint_container;
+/// CheckpointPod.
+mod checkpoint_pod;
 /// A container's writable layer as an image.
 mod commit_container;
 /// CreateContainer.
@@ -50,6 +52,8 @@ mod remove_pod;
 mod reopen_log;
 /// Containers from checkpoints.
 mod restore_container;
+/// RestorePod.
+mod restore_pod;
 /// RunPodSandbox.
 mod run_pod;
 /// Scopes of the systemd driver.
@@ -98,6 +102,7 @@ use crate::stream::StreamServer;
 pub use error::{Error, chain};
 pub use exec_sync::ExecOutput;
 pub use handlers::{Handler, Handlers, Program};
+pub use restore_pod::RestoredPod;
 pub use stats::{Disk, Interface, LayerUsage, PodStats, Stats, Traffic};
 pub use user_namespace::IdBlocks;
 

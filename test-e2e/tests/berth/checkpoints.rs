@@ -118,6 +118,45 @@ async fn what_could_not_come_back_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_pod_that_cannot_be_taken_or_made_is_refused() {
+    let e2e = Fixture::own("pods").await;
+    stand_in(&e2e, WILLING);
+    let folder = e2e.folder("archives");
+    let archive = folder.join("pod.tar");
+    let (pod, container) = e2e.run("pods", &["sleep", "1000"]).await;
+    let (other, empty) = (e2e.run("other", &["sleep", "1000"]).await, e2e.pod("empty").await);
+    let take = async |pod: &str, containers: Vec<String>| e2e.client.checkpoint_pod(pod, &archive, containers).await;
+    refused(take("0123", vec![]).await, Code::NotFound, "0123");
+    refused(take(&empty.id, vec![]).await, Code::FailedPrecondition, "without a running container");
+    refused(take(&pod.id, vec![other.1.id.clone()]).await, Code::InvalidArgument, "is not in pod");
+    let nowhere = e2e.client.checkpoint_pod(&pod.id, Path::new("pod.tar"), vec![]).await;
+    refused(nowhere, Code::InvalidArgument, "output_path");
+    let terminal = pod.start_with("terminal", &["sleep", "1000"], |config| config.tty = true).await;
+    refused(take(&pod.id, vec![]).await, Code::FailedPrecondition, "terminal");
+    assert!(!archive.exists());
+    take(&pod.id, vec![container.id.clone()]).await.expect("the one that can be taken");
+    assert_eq!(std::fs::metadata(&archive).expect("archive").permissions().mode() & 0o777, 0o600);
+    for container in [&container, &terminal] {
+        goes_on(container).await;
+    }
+
+    let restore = async |archive: &Path| {
+        let config = spec::pod("refused", &e2e.machine.folder);
+        e2e.client
+            .restore_pod(archive, config, vec![spec::container("pods", e2e.busybox(), &["false"])])
+            .await
+            .map(drop)
+    };
+    refused(restore(Path::new("pod.tar")).await, Code::InvalidArgument, "checkpoint_path");
+    refused(restore(&folder.join("missing.tar")).await, Code::InvalidArgument, "missing.tar");
+    refused(restore(&archive).await, Code::InvalidArgument, "\"main\"");
+    // An archive of a container is none of a pod.
+    e2e.client.checkpoint(&container.id, &archive, 0).await.expect("checkpoint");
+    refused(restore(&archive).await, Code::InvalidArgument, "pod.options");
+    assert_eq!(e2e.client.list_pods(None).await.expect("pods").len(), 3);
+}
+
+#[tokio::test]
 async fn a_checkpoint_that_is_late_never_appears() {
     let e2e = Fixture::own("late").await;
     let (_pod, container) = e2e.run("late", &["sleep", "1000"]).await;
@@ -141,14 +180,19 @@ async fn a_crash_at_every_step_of_a_checkpoint_is_recovered_from() {
     let mut e2e = Fixture::own("checkpoint-faults").await;
     stand_in(&e2e, WILLING);
     let points = e2e.agent().fault_points().expect("berth debug fault-points");
-    let points: Vec<_> = points.iter().filter(|point| point.starts_with("checkpoint_container.")).collect();
+    let points: Vec<_> = points.iter().filter(|point| point.starts_with("checkpoint_")).collect();
     assert!(!points.is_empty(), "the agent has no fault points; build it with --features fault-points");
     let folder = e2e.folder("archives");
     for point in points {
         let (pod, container) = e2e.run("crash", &["sh", "-c", COUNT]).await;
         let (pod, id, log, pid) = (pod.id.clone(), container.id.clone(), container.log.clone(), container.pid());
         e2e.agent().arm(Some(point)).expect("arm");
-        e2e.client.checkpoint(&id, &folder.join("c.tar"), 0).await.expect_err("the agent dies");
+        let archive = folder.join("c.tar");
+        let interrupted = match point.starts_with("checkpoint_pod.") {
+            true => e2e.client.checkpoint_pod(&pod, &archive, vec![]).await,
+            false => e2e.client.checkpoint(&id, &archive, 0).await,
+        };
+        interrupted.expect_err("the agent dies");
         assert!(e2e.agent().wait_gone(), "{point}: the agent did not come by there");
         assert_eq!(is_frozen(pid), point.ends_with(".frozen"), "{point}");
         crash(&mut e2e, async || {}).await;
@@ -423,6 +467,74 @@ mod real {
         let before = Census::take(&e2e.machine.host, &e2e.agent());
         let broken = try_create_from(&pod, "broken", &archive).await.expect("create");
         did_not_start(&e2e, &broken, "criu cannot bring the container's processes back").await;
+        nothing_more_than(&e2e, &before).await;
+    }
+    /// Answers also where its logs are.
+    async fn ask_for_pod(
+        e2e: &Fixture,
+        archive: &Path,
+        containers: Vec<v1::ContainerConfig>,
+    ) -> (Result<v1::RestorePodResponse, Status>, PathBuf) {
+        let mut config = spec::pod("back", &e2e.machine.folder);
+        config.linux.get_or_insert_default().cgroup_parent = e2e.machine.cgroup_parent(None);
+        let logs = PathBuf::from(&config.log_directory);
+        std::fs::create_dir_all(&logs).expect("logs");
+        (e2e.client.restore_pod(archive, config, containers).await, logs)
+    }
+
+    /// The first number of a log, and how many there are.
+    fn counted(log: &Path) -> (u32, usize) {
+        if !log.exists() {
+            return (0, 0);
+        }
+        let text = test_e2e::cri_log::Log::read(log).written(Stream::Stdout).expect("a log");
+        let text = String::from_utf8(text).expect("numbers");
+        (text.lines().next().map_or(0, |line| line.parse().expect("a number")), text.lines().count())
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a criu that the kernel goes together with"]
+    async fn a_pod_comes_back_with_all_its_containers() {
+        let e2e = Fixture::own("restore-pod").await;
+        install_criu(&e2e);
+        let archive = e2e.folder("archives").join("pod.tar");
+        let config = |name: &str| spec::container(name, e2e.busybox(), &["false"]);
+        let before = {
+            let pod = e2e.pod("whole").await;
+            let one = pod.start("one", &["sh", "-c", COUNT]).await;
+            let two = pod.start("two", &["sh", "-c", COUNT]).await;
+            let both = |least| counted(&one.log).1 > least && counted(&two.log).1 > least;
+            eventually("both count", async || both(10).then_some(())).await;
+            e2e.client.checkpoint_pod(&pod.id, &archive, vec![]).await.expect("checkpoint");
+            let least = counted(&one.log).1.max(counted(&two.log).1) + 3;
+            eventually("both count on", async || both(least).then_some(())).await;
+            e2e.client.stop_pod(&pod.id).await.expect("stop");
+            e2e.client.remove_pod(&pod.id).await.expect("remove");
+            Census::take(&e2e.machine.host, &e2e.agent())
+        };
+        // One configuration is missing; with the other a container cannot be made, and the pod goes with it.
+        let (refusal, _) = ask_for_pod(&e2e, &archive, vec![config("one")]).await;
+        refused(refusal.map(drop), Code::InvalidArgument, "\"two\"");
+        let mut bad = config("two");
+        bad.tty = true;
+        let (refusal, _) = ask_for_pod(&e2e, &archive, vec![config("one"), bad]).await;
+        refused(refusal.map(drop), Code::FailedPrecondition, "terminal");
+        nothing_more_than(&e2e, &before).await;
+
+        let (restored, logs) = ask_for_pod(&e2e, &archive, vec![config("two"), config("one")]).await;
+        let restored = restored.expect("restore");
+        let names: Vec<_> = restored.restored_containers.iter().map(|container| container.name.as_str()).collect();
+        assert_eq!(names, ["two", "one"]);
+        for container in &restored.restored_containers {
+            let log = logs.join(format!("{}.log", container.name));
+            eventually("it counts on", async || (counted(&log).1 > 3).then_some(())).await;
+            assert!(counted(&log).0 > 10, "it began anew");
+            let status = e2e.client.container_status(&container.container_id).await.expect("status");
+            assert_eq!(status.state(), v1::ContainerState::ContainerRunning);
+            assert_eq!(status.metadata.expect("metadata").name, container.name);
+        }
+        e2e.client.stop_pod(&restored.pod_sandbox_id).await.expect("stop");
+        e2e.client.remove_pod(&restored.pod_sandbox_id).await.expect("remove");
         nothing_more_than(&e2e, &before).await;
     }
 }

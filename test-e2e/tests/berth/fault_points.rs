@@ -18,7 +18,7 @@ async fn a_crash_at_every_step_is_recovered_from() {
     let mut e2e = Fixture::own("faults").await;
     let mut points = e2e.agent().fault_points().expect("berth debug fault-points");
     // No part of a pod's life; see `checkpoints`.
-    points.retain(|point| !point.starts_with("checkpoint_container."));
+    points.retain(|point| !point.starts_with("checkpoint_"));
     assert!(!points.is_empty(), "the agent has no fault points; build it with --features fault-points");
     let mut layer = Layer::new();
     layer.file("fault-points", b"", 0o644).expect("file");
