@@ -182,6 +182,7 @@ mod tests {
             ("runtimes: {runc: {path: bin/runc}}", "runtimes.runc.path"),
             ("runtimes: {\"\": {seccomp_profile: default.json}}", "runtimes..seccomp_profile"),
             ("runtimes: {a: {annotations: [x]}}", "runtimes.a.annotations"),
+            ("cgroups: {driver: systemd}\nruntimes: {a: {path: /usr/bin/runc}}", "runtimes.a.path"),
             ("runtimes: {a: {rlimits: [\"nofile=3:2\"]}}", "runtimes.a.rlimits"),
         ] {
             match resolve(text) {

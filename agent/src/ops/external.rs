@@ -3,15 +3,16 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use serde::Serialize;
 
 use super::handlers::Program;
 use super::{Engine, Error};
-use crate::libcontainer::external::oci_process;
+use crate::libcontainer::external::{External, oci_process};
 use crate::libcontainer::plan::ProcessPlan;
 use crate::libcontainer::spec::CgroupMounts;
 use crate::model::{Container, ContainerId};
@@ -23,9 +24,7 @@ const BUNDLE: &str = "oci";
 /// What an OCI runtime is told of a container.
 pub(super) struct Bundle {
     pub(super) program: Program,
-    pub(super) config: Spec,
-    /// What is exec'd into it inherits this.
-    pub(super) process: ProcessPlan,
+    pub(super) container: External,
 }
 
 impl Engine {
@@ -34,16 +33,21 @@ impl Engine {
         self.state.records().container_dir(id).join(BUNDLE)
     }
 
-    /// Writes the bundle, and says to the monitor who runs it.
-    pub(super) fn write_bundle(&self, id: &ContainerId, bundle: &Bundle) -> Result<Runtime, Error> {
+    /// Writes the bundle, and says to the monitor who runs it. `fds` are what its plan asks for.
+    pub(super) fn write_bundle(&self, id: &ContainerId, mut bundle: Bundle, fds: &[OwnedFd]) -> Result<Runtime, Error> {
         let folder = self.bundle_folder(id);
         let made = DirBuilder::new().mode(0o700).create(&folder);
         made.map_err(|source| Error::Io { op: "make the bundle", path: folder.clone(), source })?;
-        write(&folder.join("config.json"), &bundle.config)?;
+        for bind in bundle.container.binds.clone() {
+            if let Some(fd) = fds.get(bind.fd) {
+                bundle.container.add_options(bind.mount, &attributes(fd)?);
+            }
+        }
+        write(&folder.join("config.json"), &bundle.container.config)?;
         let mounts = Path::new("/proc/self/ns/mnt");
         let opened = File::open(mounts).map_err(|source| Error::Io { op: "open", path: mounts.to_owned(), source })?;
         Ok(Runtime {
-            program: bundle.program.path.clone(),
+            program: bundle.program.path,
             folder: folder.to_string_lossy().into_owned(),
             mounts: opened.into(),
             hybrid: matches!(self.host.cgroups, CgroupMounts::Legacy { unified: true, .. }),
@@ -55,6 +59,21 @@ impl Engine {
     pub(super) fn bundle_of(&self, container: &Container) -> Option<PathBuf> {
         container.spec.external.then(|| self.bundle_folder(&container.id))
     }
+}
+
+/// A mount's attributes as options of mount(8).
+fn attributes(mount: &OwnedFd) -> Result<Vec<&'static str>, Error> {
+    let op = "look at the attributes of a mount";
+    let flags = fstatvfs(mount).map_err(|errno| Error::System { op, source: errno.into() })?.f_flag;
+    let options = [
+        (StatVfsMountFlags::RDONLY, "ro"),
+        (StatVfsMountFlags::NOSUID, "nosuid"),
+        (StatVfsMountFlags::NODEV, "nodev"),
+        (StatVfsMountFlags::NOEXEC, "noexec"),
+        (StatVfsMountFlags::NOATIME, "noatime"),
+        (StatVfsMountFlags::NODIRATIME, "nodiratime"),
+    ];
+    Ok(options.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, option)| option).collect())
 }
 
 /// Writes what a runtime is to exec; whoever has it executed takes it away.

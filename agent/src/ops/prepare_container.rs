@@ -19,7 +19,7 @@ use super::{Engine, Error, accounts};
 use crate::image::Image;
 use crate::libcontainer::apparmor;
 use crate::libcontainer::cgroup::{Cgroup, CgroupFds};
-use crate::libcontainer::external::{External, ExternalInput, external};
+use crate::libcontainer::external::{ExternalInput, external};
 use crate::libcontainer::host;
 use crate::libcontainer::plan::{
     Attributes, ContainerPlan, FdSource, ImageTree, InitPlan, Overlay, PlanInput, ProcessPlan, Upper, Warning, plan,
@@ -146,7 +146,7 @@ impl Engine {
         self.warn_once(&planned.warnings);
         let limits = linux.and_then(|linux| linux.resources().clone());
         // With the groups that a device brought.
-        let groups = bundle.as_ref().map_or(&planned.init.process, |bundle| &bundle.process).groups.clone();
+        let groups = bundle.as_ref().map_or(&planned.init.process, |bundle| &bundle.container.process).groups.clone();
         let user = ResolvedUser { groups, ..user };
         Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, bundle, rdt, user })
     }
@@ -166,8 +166,8 @@ impl Engine {
             allowed: &program.annotations,
             features: &program.features,
         };
-        let External { config, plan, process } = external(oci, &input)?;
-        Ok((plan, Some(Bundle { program: program.clone(), config, process })))
+        let container = external(oci, &input)?;
+        Ok((container.plan.clone(), Some(Bundle { program: program.clone(), container })))
     }
 
     /// What the request's image volumes are made of, in their order.
@@ -198,11 +198,14 @@ impl Engine {
         let (spec, dir) = (&work.spec, &work.dir);
         let Planned { init, sources, root: mut fds, limits, bundle, rdt, user } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
-        write_process(&dir.join(PROCESS_RECORD), bundle.as_ref().map_or(&init.process, |bundle| &bundle.process))?;
-        let runtime = bundle.map(|bundle| self.write_bundle(&work.id, &bundle)).transpose()?;
+        write_process(
+            &dir.join(PROCESS_RECORD),
+            bundle.as_ref().map_or(&init.process, |bundle| &bundle.container.process),
+        )?;
         for source in &sources[1..] {
             fds.extend(self.open_sources(work, std::slice::from_ref(source)).map_err(of_source(source))?);
         }
+        let runtime = bundle.map(|bundle| self.write_bundle(&work.id, bundle, &fds)).transpose()?;
         let CgroupFds { unified, mut v1_tasks, memory, freezer } = cgroup.join_fds()?;
         // It is entered as a cgroup of v1 is, by init and by whatever is exec'd later.
         v1_tasks.extend(rdt);

@@ -88,6 +88,7 @@ async fn a_life_leaves_nothing_behind(runtime: &str) {
 
 async fn containers_outlive_the_agent(runtime: &str) {
     let mut e2e = machine(runtime, "outlive").await;
+    let before = after_first_use(&e2e, runtime).await;
     let pod = pod(&e2e, runtime, "outlive").await;
     let script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done";
     let counting = pod.start("counting", &["sh", "-c", script]).await;
@@ -95,7 +96,9 @@ async fn containers_outlive_the_agent(runtime: &str) {
     let killed = pod.start("killed", &["sleep", "1000"]).await;
     let (counting_id, log, waiting_id, killed_id) =
         (counting.id.clone(), counting.log.clone(), waiting.id.clone(), killed.id.clone());
-    let (pid, victim) = (counting.pid(), killed.pid());
+    let (pid, victim, pod_id) = (counting.pid(), killed.pid(), pod.id.clone());
+    // The next agent does not even know the runtime.
+    e2e.agent().configure("log: {level: info}\n").expect("configured");
     crash(&mut e2e, async || {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), nix::sys::signal::Signal::SIGKILL).expect("killed");
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -113,6 +116,8 @@ async fn containers_outlive_the_agent(runtime: &str) {
     for (expected, line) in String::from_utf8(text).expect("digits").lines().enumerate() {
         assert_eq!(line, expected.to_string(), "the log has a gap");
     }
+    e2e.client.remove_pod(&pod_id).await.expect("removed");
+    nothing_more_than(&e2e, &before).await;
 }
 
 async fn a_crash_at_every_step_is_recovered_from(runtime: &str) {
@@ -288,4 +293,45 @@ async fn annotations_are_let_through_by_name(runtime: &str) {
     };
     assert_eq!(given("noted").await, serde_json::json!({"io.e2e/note": "n"}));
     assert_eq!(given(runtime).await, serde_json::json!({}));
+}
+
+/// A runtime that never gets done with making a container.
+const HANGS: &str = "#!/bin/sh\ncase \"$*\" in *' create '*) exec sleep 86397;; esac\n";
+
+fn hanging() -> Option<i32> {
+    let ids = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let hangs = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x0086397\0");
+    ids.into_iter().find(hangs)
+}
+
+#[tokio::test]
+async fn a_runtime_that_hangs_ends_with_whom_it_works_for() {
+    let setup = Setup { name: "hangs".into(), ..Setup::default() };
+    let program = setup.folder().join("hangs");
+    let configuration = format!("runtimes: {{hangs: {{path: {}}}}}\n", program.display());
+    let mut e2e = Fixture::own_with(Setup { configuration, ..setup }).await;
+    std::fs::write(&program, HANGS).expect("program");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    let before = crate::recovery::after_first_use(&e2e).await;
+    for how in ["the agent dies", "the monitor dies"] {
+        let pod = pod(&e2e, "hangs", "hangs").await;
+        let (pod_id, sandbox, client) = (pod.id.clone(), pod.config.clone(), e2e.client.clone());
+        let config = spec::container("main", e2e.busybox(), &["true"]);
+        let create = tokio::spawn(async move { client.create_container(&pod.id.clone(), config, sandbox).await });
+        let runtime = eventually("the runtime runs", async || hanging()).await;
+        if how == "the agent dies" {
+            crash(&mut e2e, async || {}).await;
+        } else {
+            let runner = process::read(runtime).expect("alive").parent;
+            let monitor = process::read(runner).expect("alive").parent;
+            assert_eq!(process::read(monitor).expect("alive").name, "berth-monitor");
+            let monitor = nix::unistd::Pid::from_raw(monitor);
+            nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        }
+        e2e.client.stop_pod(&pod_id).await.unwrap_or_else(|e| panic!("{how}: {e:?}"));
+        assert!(create.await.expect("no panic").is_err(), "{how}: there is no container");
+        e2e.client.remove_pod(&pod_id).await.unwrap_or_else(|e| panic!("{how}: {e:?}"));
+        assert_eq!(hanging(), None, "{how}");
+        nothing_more_than(&e2e, &before).await;
+    }
 }

@@ -51,10 +51,30 @@ pub struct ExternalInput<'a> {
 pub struct External {
     /// Its config.json.
     pub config: Spec,
+    /// Which of its mounts are of which fd: their attributes, of which some are the source's own, are known once it is open, and a
+    /// runtime may take away what config.json does not say again.
+    pub binds: Vec<Bind>,
     /// For the monitor: the steps are nothing but what is mounted where the runtime runs, at absolute paths of the host.
     pub plan: ContainerPlan,
     /// What is exec'd into the container has this, and another command.
     pub process: ProcessPlan,
+}
+
+/// A bind mount of config.json.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind {
+    /// Its index in `mounts`.
+    pub mount: usize,
+    /// The index of its source in the plan's fds.
+    pub fd: usize,
+}
+
+impl External {
+    /// Adds options of mount(8) to one of config.json's mounts.
+    pub fn add_options(&mut self, mount: usize, options: &[&str]) {
+        let Some(mount) = self.config.mounts_mut().as_mut().and_then(|mounts| mounts.get_mut(mount)) else { return };
+        mount.options_mut().get_or_insert_default().extend(options.iter().map(|&option| option.to_owned()));
+    }
 }
 
 /// Makes a container's bundle.
@@ -66,11 +86,12 @@ pub fn external(spec: &Spec, input: &ExternalInput<'_>) -> Result<External, Plan
     input.features.check(spec)?;
     let (process, warnings) = process_plan(&without_profile(spec), input.plan.host, None)?;
     let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    let mut bundle = Bundle { input, linux, steps: Vec::new(), fds: Vec::new() };
+    let mut bundle = Bundle { input, linux, steps: Vec::new(), fds: Vec::new(), binds: Vec::new() };
     bundle.add_root()?;
 
     let mut config = spec.clone();
-    let mounts = spec.mounts().iter().flatten().map(|mount| bundle.mount(mount)).collect::<Result<Vec<_>, _>>()?;
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    let mounts = mounts.map(|(at, mount)| bundle.mount(at, mount)).collect::<Result<Vec<_>, _>>()?;
     let joined = linux.namespaces().iter().flatten().map(|one| bundle.namespace(one)).collect::<Result<Vec<_>, _>>()?;
     config
         .set_version(VERSION.to_owned())
@@ -90,7 +111,7 @@ pub fn external(spec: &Spec, input: &ExternalInput<'_>) -> Result<External, Plan
         stdin_once: input.plan.stdin_once,
         start_hooks: Vec::new(),
     };
-    Ok(External { config, plan: ContainerPlan { init, fds: bundle.fds, warnings }, process })
+    Ok(External { config, binds: bundle.binds, plan: ContainerPlan { init, fds: bundle.fds, warnings }, process })
 }
 
 /// The runtime compiles the profile; execs are filtered by it, too.
@@ -144,6 +165,7 @@ struct Bundle<'a> {
     linux: &'a Linux,
     steps: Vec<MoveMount>,
     fds: Vec<FdSource>,
+    binds: Vec<Bind>,
 }
 
 impl Bundle<'_> {
@@ -176,9 +198,8 @@ impl Bundle<'_> {
         self.place(root, ROOT).map(drop)
     }
 
-    /// A bind mount of what is in the bundle's folder. The mount there has all its attributes, which a bind mount of it has, too;
-    /// what is left to the runtime is propagation.
-    fn mount(&mut self, mount: &Mount) -> Result<Mount, PlanError> {
+    /// A bind mount of what is in the bundle's folder.
+    fn mount(&mut self, at: usize, mount: &Mount) -> Result<Mount, PlanError> {
         let options = mount.options().as_deref().unwrap_or_default();
         if !options.iter().any(|option| option == "bind" || option == "rbind") {
             return Ok(mount.clone());
@@ -187,7 +208,15 @@ impl Bundle<'_> {
         let source = if mount.source().as_ref().is_some_and(|source| source.as_os_str() == POD_SHM) {
             MountSource::Pod("shm".to_owned())
         } else {
+            if options.iter().any(|option| option == "nosymfollow") {
+                // Older ones would take it away without a word.
+                return Err(PlanError::Unsupported {
+                    field: "mount option nosymfollow",
+                    reason: "is not for OCI runtimes",
+                });
+            }
             let bind = bind_source(mount, self.input.plan.image_volumes, self.linux.mount_label().as_deref())?;
+            self.binds.push(Bind { mount: at, fd: self.fds.len() });
             self.open(bind)
         };
         let path = self.place(source, &below)?;
@@ -199,6 +228,9 @@ impl Bundle<'_> {
             .set_typ(Some("bind".to_owned()))
             .set_source(Some(path.into()))
             .set_options(Some(vec!["rbind".to_owned(), kept]));
+        if mount.source().as_ref().is_some_and(|source| source.as_os_str() == POD_SHM) {
+            bind.set_options(Some(["rbind", "rprivate", "nosuid", "noexec", "nodev"].map(str::to_owned).to_vec()));
+        }
         Ok(bind)
     }
 

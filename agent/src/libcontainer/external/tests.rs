@@ -79,6 +79,8 @@ fn config_json_names_nothing_but_the_bundles_folder() {
     let data = mount(&bundle, "/data");
     assert_eq!(data.source().as_deref(), Some(Path::new("/run/b/c/oci/mounts/2")));
     assert_eq!(data.options().as_deref().unwrap(), ["rbind", "rslave"]);
+    let is = |bind: &&Bind| bundle.config.mounts().as_ref().unwrap()[bind.mount].destination() == Path::new("/data");
+    assert_eq!(bundle.binds.iter().find(is).map(|bind| bind.fd), Some(1));
     // Read-only it is already where it is mounted for the runtime.
     let FdSource::Bind(bind) = &bundle.plan.fds[1] else { panic!("{:?}", bundle.plan.fds[1]) };
     assert_eq!((bind.source.as_path(), bind.attributes.set), (Path::new("/srv/data"), 1));
@@ -104,6 +106,23 @@ fn the_process_is_as_far_as_the_host_can_give_it() {
     assert_eq!((process.terminal(), process.cwd().as_path()), (Some(true), Path::new("/")));
     assert!(bundle.plan.init.tty && bundle.plan.init.stdin);
     assert_eq!(bundle.plan.warnings.len(), 1, "what was withheld is told");
+}
+
+#[test]
+fn attributes_are_told_once_they_are_known() {
+    let mut bundle = bundle_of(&Fixture::new()).unwrap();
+    let Bind { mount, .. } = bundle.binds[0];
+    bundle.add_options(mount, &["ro", "nosuid"]);
+    let options = bundle.config.mounts().as_ref().unwrap()[mount].options().clone().unwrap();
+    assert_eq!(options, ["rbind", "rprivate", "ro", "nosuid"]);
+    let mut fixture = Fixture::new();
+    fixture.container.mounts = vec![CriMount {
+        container_path: "/data".into(),
+        host_path: "/srv/data".into(),
+        mount_options: vec!["nosymfollow".into()],
+        ..Default::default()
+    }];
+    assert!(bundle_of(&fixture).is_err(), "it could not be told");
 }
 
 #[test]

@@ -15,13 +15,16 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::execve;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, fstat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
-use rustix::process::{Signal, WaitId, WaitIdOptions, chdir, set_parent_process_death_signal, waitid};
+use rustix::process::{
+    Signal, WaitId, WaitIdOptions, chdir, pidfd_send_signal, set_parent_process_death_signal, waitid,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::failure::{InitFailure, Step};
@@ -36,6 +39,8 @@ const UNIFIED: &str = "/sys/fs/cgroup/unified";
 const ENVIRONMENT: &[&str] = &["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
 /// Where the runtime says why it failed, below the bundle's folder.
 const LOG: &str = "log.json";
+/// How long a command of the runtime may take: one that hangs would hold its container, and whoever wants that to end, for ever.
+const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// So much of its end is looked at.
 const LOG_END: u64 = 8192;
 
@@ -143,7 +148,7 @@ pub fn command(host: Host<'_>, runtime: &Runtime, arguments: &[&str]) -> Result<
             let runner = Runner { host, runtime };
             // Its log says why not.
             let _ = close_all_but(&[runtime.mounts.as_raw_fd()], || {
-                let done = runner.enter().and_then(|()| runner.become_runtime(arguments, Stdio::default()));
+                let done = runner.enter().and_then(|()| runner.command(arguments, Stdio::default(), None));
                 exit_now(i32::from(done.is_err()))
             });
             exit_now(1)
@@ -184,6 +189,8 @@ fn run(
         Cloned::Parent(Child { pid, pidfd }) => Ok(Launched { pid, pidfd, control }),
         Cloned::Child => {
             let _ = rustix::thread::set_name(c"berth-runner");
+            // Without a monitor nobody would know of what the runtime makes.
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
             kept.push(runtime.mounts.as_raw_fd());
             become_child(&theirs, kept, stdio, |stdio| {
                 let runner = Runner { host, runtime };
@@ -271,6 +278,10 @@ impl Runner<'_> {
             }
         };
         drop(stdio);
+        let ended = poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&PATIENCE));
+        if ended == Ok(0) {
+            let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
+        }
         let status =
             waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).step("wait for the runtime", "")?;
         let code = status.and_then(|status| status.exit_status());
@@ -281,6 +292,7 @@ impl Runner<'_> {
         let why = last_words(said).unwrap_or_else(|| match code {
             Some(127) => "it could not be executed".to_owned(),
             Some(code) => format!("exit code {code}, and no reason in its log"),
+            None if ended == Ok(0) => format!("it did not end within {} s", PATIENCE.tv_sec),
             None => "it was killed".to_owned(),
         });
         Err(InitFailure::refused(&format!("{program} {command}: {why}"), ""))
