@@ -28,6 +28,8 @@ pub mod model;
 pub mod monitor;
 /// The pod network: addresses, bridge and veth, DNS files.
 pub mod network;
+/// The Node Resource Interface: plugins that are told of pods and containers, and change them.
+pub mod nri;
 /// Containers of OCI bundles, without an agent.
 pub mod oci;
 /// The verbs: one file a verb, each the story of a request with its undo.

@@ -73,7 +73,8 @@ impl Agent {
             "root: {}\nrun_root: {}\nsocket: {}\ncgroups:\n{cgroups}\
              image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n\
              user_namespaces:\n  first_id: 1000000000\n  pods: 3\n\
-             cdi:\n  spec_dirs: [{}]\nblockio:\n  config: {}\ncheckpoint:\n  criu: {}\n",
+             cdi:\n  spec_dirs: [{}]\nblockio:\n  config: {}\ncheckpoint:\n  criu: {}\n\
+             nri:\n  socket_path: {}\n  plugin_path: {}\n  plugin_config_path: {}\n",
             self.root.display(),
             self.run_root.display(),
             self.socket.display(),
@@ -81,6 +82,9 @@ impl Agent {
             self.root.with_file_name("cdi").display(),
             self.root.with_file_name("blockio.yaml").display(),
             self.root.with_file_name("criu").display(),
+            self.root.with_file_name("nri.sock").display(),
+            self.root.with_file_name("nri-plugins").display(),
+            self.root.with_file_name("nri-conf").display(),
         )
     }
 

@@ -17,6 +17,8 @@ pub mod image;
 pub mod leaks;
 /// A runtime with what it needs around it.
 pub mod machine;
+/// A plugin of the Node Resource Interface.
+pub mod nri;
 /// Pods and containers as a test handles them.
 pub mod pod;
 /// Processes as /proc tells: trees, proportional memory, CPU time.

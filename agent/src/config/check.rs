@@ -17,6 +17,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("image.docker_config", settings.image.docker_config.as_ref()),
         ("image.signature_policy", settings.image.signature_policy.as_ref()),
         ("blockio.config", settings.blockio.config.as_ref()),
+        ("nri.socket_path", Some(&settings.nri.socket_path)),
+        ("nri.plugin_path", Some(&settings.nri.plugin_path)),
+        ("nri.plugin_config_path", Some(&settings.nri.plugin_config_path)),
     ];
     for (key, path) in absolute.into_iter().filter_map(|(key, path)| Some((key, path?))) {
         if !path.is_absolute() {
@@ -61,6 +64,10 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     }
     if settings.image.stall_period.0.is_zero() || settings.image.connect_timeout.0.is_zero() {
         return refuse("image.stall_period", "it and `connect_timeout` must be above zero".to_owned());
+    }
+    if settings.nri.plugin_request_timeout.0.is_zero() || settings.nri.plugin_registration_timeout.0.is_zero() {
+        let reason = "it and `plugin_registration_timeout` must be above zero".to_owned();
+        return refuse("nri.plugin_request_timeout", reason);
     }
     check_user_namespaces(&settings.user_namespaces)?;
     check_runtimes(&settings.runtimes, settings.cgroups.driver)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::check::check;
 use super::handlers::Runtimes;
 use super::settings::{
-    Blockio, Cdi, CgroupDriver, Cgroups, Checkpoint, Image, Log, LogFormat, Network, Settings, UserNamespaces,
+    Blockio, Cdi, CgroupDriver, Cgroups, Checkpoint, Image, Log, LogFormat, Network, Nri, Settings, UserNamespaces,
 };
 
 /// The file that is read when none is named.
@@ -36,6 +36,8 @@ pub struct Config {
     pub cdi: Cdi,
     /// Classes of block I/O.
     pub blockio: Blockio,
+    /// Node Resource Interface.
+    pub nri: Nri,
     /// Ids that the runtime hands out itself.
     pub user_namespaces: UserNamespaces,
     /// What a pod's RuntimeClass can choose beside the default.
@@ -154,6 +156,7 @@ impl Config {
             network: settings.network,
             cdi: settings.cdi,
             blockio: settings.blockio,
+            nri: settings.nri,
             user_namespaces: settings.user_namespaces,
             runtimes: settings.runtimes,
             checkpoint: settings.checkpoint,
@@ -284,6 +287,8 @@ mod tests {
             ("network: {mtu: 1000}", "network.mtu"),
             ("image: {parallel_layers: 0}", "image.parallel_layers"),
             ("log: {level: berth=loud}", "log.level"),
+            ("nri: {socket_path: nri.sock}", "nri.socket_path"),
+            ("nri: {plugin_request_timeout: 0s}", "nri.plugin_request_timeout"),
             ("user_namespaces: {ids_per_pod: 0}", "user_namespaces.ids_per_pod"),
             ("user_namespaces: {first_id: 0}", "user_namespaces.first_id"),
             ("user_namespaces: {first_id: 4294900000, pods: 2}", "user_namespaces.first_id"),

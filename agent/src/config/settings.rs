@@ -285,6 +285,26 @@ section! {
 }
 
 section! {
+    /// The Node Resource Interface (NRI).
+    Nri {
+        /// false: no plugin is started and none can connect.
+        enabled: bool = true,
+        /// Where plugins connect that are started by others. Whoever can connect can change any container: root alone.
+        socket_path: PathBuf = "/var/run/nri/nri.sock".into(),
+        /// true: only plugins that the agent starts itself.
+        disable_connections: bool = false,
+        /// Plugins that the agent starts: programs called NN-NAME, NN being their place in the order.
+        plugin_path: PathBuf = "/opt/nri/plugins".into(),
+        /// Their configuration: NN-NAME.conf, else NAME.conf.
+        plugin_config_path: PathBuf = "/etc/nri/conf.d".into(),
+        /// How long a plugin may take to say who it is.
+        plugin_registration_timeout: Span = Span(Duration::from_secs(5)),
+        /// How long a plugin may take to answer; one that takes longer is disconnected.
+        plugin_request_timeout: Span = Span(Duration::from_secs(2)),
+    }
+}
+
+section! {
     /// The whole file.
     Settings {
         /// What has to survive a reboot: images, writable layers, addresses.
@@ -321,6 +341,9 @@ section! {
         /// Classes of block I/O.
         #[serde(deserialize_with = "null_is_default")]
         blockio: Blockio = Blockio::default(),
+        /// The Node Resource Interface: plugins that are told of pods and containers, and change them.
+        #[serde(deserialize_with = "null_is_default")]
+        nri: Nri = Nri::default(),
         /// Pods in user namespaces.
         #[serde(deserialize_with = "null_is_default")]
         user_namespaces: UserNamespaces = UserNamespaces::default(),

@@ -67,6 +67,7 @@ impl Engine {
         undo: &mut Undo,
     ) -> Result<ContainerId, Error> {
         let mut phases = Phases::start("create_container");
+        let _held = self.nri.hold().await;
         let _pod_lock = self.pod_locks.lock(&pod.id).await;
         self.require_ready(pod)?;
         self.refuse_used_container_name(pod, &config)?;
@@ -101,10 +102,11 @@ impl Engine {
 
         let user = self.pod_user(pod)?;
         let work = Work { pod: pod.clone(), user, id: id.clone(), spec: spec.clone(), image, dir };
-        let (prepared, placeholder) = self.prepare(work).await?;
+        let (prepared, placeholder) = self.prepare(work, undo).await?;
         fault::point("create_container.prepared");
         phases.mark("prepare");
 
+        let limits = prepared.limits.clone();
         let (user, pid) = self.clone_init(&pod.id, &id, prepared, undo).await?;
         if let Some(placeholder) = placeholder {
             placeholder.end().await;
@@ -112,9 +114,11 @@ impl Engine {
         fault::point("create_container.cloned");
         phases.mark("init");
         let state = ContainerState::Created { pid, user };
-        self.state.put_container(Container { id: id.clone(), spec, state, resources: None })?;
+        let resources = self.adjusted_limits(&id, limits)?;
+        self.state.put_container(Container { id: id.clone(), spec, state, resources })?;
         fault::point("create_container.created");
         phases.finish();
+        self.tell_created(&id).await;
         Ok(id)
     }
 
@@ -131,7 +135,7 @@ impl Engine {
         undo.push("end the container's init", move || async move {
             client.client.remove(&of_undo).await.or_else(gone).map_err(of_pod(&pod_id))
         });
-        let Prepared { plan, fds, cgroup, log, record_dir, runtime, user } = prepared;
+        let Prepared { plan, fds, cgroup, log, record_dir, runtime, user, limits: _ } = prepared;
         let request = CreateContainer { id: id.clone(), plan, fds, cgroup, log, record_dir, runtime };
         let pid = monitor.client.create(request).await.map_err(of_pod(pod))?;
         Ok((user, pid))

@@ -21,6 +21,8 @@ use crate::model::{ErrorKind, IllegalStep};
 use crate::monitor::client::MonitorError;
 use crate::network::NetworkError;
 use crate::network::dns::DnsError;
+use crate::nri::message::LimitError;
+use crate::nri::{AdjustError, NriError};
 use crate::state::RecordError;
 use crate::stream::StreamError;
 
@@ -221,6 +223,30 @@ pub enum Error {
     /// A cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
+    /// An NRI plugin refuses, or two cannot have what they want.
+    #[error(transparent)]
+    Nri(#[from] NriError),
+    /// What NRI plugins want of a container and it cannot have.
+    #[error(transparent)]
+    Adjust(#[from] AdjustError),
+    /// A limit that an NRI plugin wants changed and that cannot be.
+    #[error("an NRI plugin's update of container {id}")]
+    PluginLimits {
+        /// Which container.
+        id: String,
+        /// Which limit.
+        #[source]
+        source: LimitError,
+    },
+    /// A change that an NRI plugin wants and that was not made.
+    #[error("an NRI plugin's update of container {id}")]
+    PluginUpdate {
+        /// Which container.
+        id: String,
+        /// Why not.
+        #[source]
+        source: Box<Error>,
+    },
     /// The pod's network.
     #[error("pod network")]
     Network(#[from] NetworkError),
@@ -301,6 +327,10 @@ impl Error {
             Self::Cdi(CdiError::Name { .. }) => ErrorKind::InvalidArgument,
             // The node's side: a file that is not there yet, or asks for too much.
             Self::Cdi(_) | Self::BlockIo(_) | Self::Rdt(_) => ErrorKind::FailedPrecondition,
+            // The node's side, too.
+            Self::Nri(_) | Self::Adjust(_) | Self::PluginLimits { .. } | Self::PluginUpdate { .. } => {
+                ErrorKind::FailedPrecondition
+            }
             Self::ImageVolume { source, .. } => source.kind(),
             Self::Host(source) => asked_for(&source.source),
             Self::Open(source) => asked_for(&source.source),

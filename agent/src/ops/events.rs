@@ -44,10 +44,11 @@ impl Engine {
         });
     }
 
-    pub(super) fn step(&self, id: &ContainerId, event: ContainerEvent) {
+    pub(super) fn step(self: &Arc<Self>, id: &ContainerId, event: ContainerEvent) {
         if let Err(error) = self.state.change_container(id, |state| state.step(event).ok()) {
             tracing::error!(container = %id, error = chain(&error), "an exit is known but could not be recorded");
         }
+        self.container_ended(id);
     }
 
     /// A monitor that ended although its pod is ready was lost. Its children live on without it, nobody's: they are killed

@@ -38,6 +38,8 @@ mod monitors;
 mod mount_overlay;
 /// CDI devices and classes.
 mod node_extras;
+/// NRI plugins.
+mod plugins;
 /// PortForward.
 mod port_forward;
 /// The file work of CreateContainer.
@@ -96,6 +98,7 @@ use crate::libcontainer::spec::HostFacts;
 use crate::model::{Container, ContainerId, ContainerKey, ContainerState, Pod, PodId, PodKey};
 use crate::monitor::client::{MonitorError, Spawner};
 use crate::network::PodNetwork;
+use crate::nri::Nri;
 use crate::state::{Event, Lookup, Snapshot, State};
 use crate::stream::StreamServer;
 
@@ -133,6 +136,8 @@ pub struct Engine {
     container_locks: locks::Locks<ContainerId>,
     checkpoint_locks: locks::Locks<ContainerId>,
     stats: stats::Sampler,
+    nri: Arc<Nri>,
+    owed: plugins::Owed,
 }
 
 /// The parts that an engine is made of.
@@ -163,6 +168,8 @@ pub struct Parts {
     pub node: NodeFiles,
     /// The program that takes checkpoints.
     pub criu: PathBuf,
+    /// NRI plugins; there may never be one.
+    pub nri: Arc<Nri>,
 }
 
 /// Files in which the operator, or a vendor, says what containers can have of the node. They are read when somebody asks.
@@ -225,6 +232,7 @@ impl Engine {
             id_blocks,
             node,
             criu,
+            nri,
         } = parts;
         for dir in [paths.container_layers(), paths.checkpoints(), paths.trash()] {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
@@ -255,6 +263,8 @@ impl Engine {
             container_locks: locks::Locks::default(),
             checkpoint_locks: locks::Locks::default(),
             stats: stats::Sampler::default(),
+            nri,
+            owed: plugins::Owed::default(),
         }))
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cri_api::v1::{LinuxContainerSecurityContext, Mount};
+use cri_api::v1::{LinuxContainerResources, LinuxContainerSecurityContext, Mount};
 use oci_spec::runtime::{LinuxResources, Spec};
 use prost::Message;
 
@@ -14,6 +14,7 @@ use super::external::Bundle;
 use super::handlers::Program;
 use super::node_extras::rdt_tasks;
 use super::reopen_log::open_log_target;
+use super::undo::Undo;
 use super::user_namespace::PodUser;
 use super::{Engine, Error, accounts};
 use crate::image::Image;
@@ -29,6 +30,7 @@ use crate::libcontainer::spec::security::{self, SeccompChoice};
 use crate::libcontainer::spec::{self, Defaults, PodPaths, ResolvedUser, SpecInput, selinux};
 use crate::model::{ContainerId, ContainerSpec, ImageVolume, Pod, ProcessUser};
 use crate::monitor::client::{self, LogTarget, Placeholder};
+use crate::nri::Adjusted;
 
 /// The record of what an exec inherits: an encoded `ProcessPlan`.
 const PROCESS_RECORD: &str = "process";
@@ -53,6 +55,18 @@ pub(super) struct Prepared {
     pub(super) record_dir: OwnedFd,
     pub(super) runtime: Option<client::Runtime>,
     pub(super) user: ProcessUser,
+    /// When they are not the request's any more.
+    pub(super) limits: Option<LinuxContainerResources>,
+}
+
+/// What NRI plugins may change before it is planned.
+pub(super) struct Draft {
+    pub(super) oci: Spec,
+    pub(super) adjusted: Option<Adjusted>,
+    layers: Vec<PathBuf>,
+    upper: Upper,
+    root: Vec<OwnedFd>,
+    pub(super) user: ResolvedUser,
 }
 
 /// What `plan` leaves for `open`.
@@ -68,24 +82,41 @@ struct Planned {
     /// Lets a process into its class of cache and memory bandwidth.
     rdt: Option<OwnedFd>,
     user: ResolvedUser,
+    /// As plugins have left them, when they are not the request's any more.
+    changed: Option<LinuxContainerResources>,
 }
 
 impl Engine {
     /// All that touches a disk or a user's volume, on a thread that may hang. systemd makes the scope between its two
     /// halves, and only then are there two; the placeholder keeps the scope.
-    pub(super) async fn prepare(self: &Arc<Self>, work: Work) -> Result<(Prepared, Option<Placeholder>), Error> {
-        let Some(systemd) = &self.systemd else {
-            let prepared = self.on_disk(move |engine| engine.open(&work, engine.plan(&work)?)).await?;
-            return Ok((prepared, None));
+    pub(super) async fn prepare(
+        self: &Arc<Self>,
+        work: Work,
+        undo: &mut Undo,
+    ) -> Result<(Prepared, Option<Placeholder>), Error> {
+        let (work, draft) = match (&self.systemd, self.nri.is_idle()) {
+            (None, true) => {
+                let at_once = move |engine: &Engine| engine.open(&work, engine.plan(&work, engine.draft(&work)?)?);
+                return Ok((self.on_disk(at_once).await?, None));
+            }
+            (_, idle) => {
+                let (work, draft) = self.on_disk(move |engine| engine.draft(&work).map(|draft| (work, draft))).await?;
+                let draft = if idle { draft } else { self.ask_plugins(&work, draft, undo).await? };
+                (work, draft)
+            }
         };
-        let (work, planned) = self.on_disk(move |engine| engine.plan(&work).map(|planned| (work, planned))).await?;
+        let planned = self.on_disk(move |engine| engine.plan(&work, draft).map(|planned| (work, planned)));
+        let (work, planned) = planned.await?;
+        let Some(systemd) = &self.systemd else {
+            return Ok((self.on_disk(move |engine| engine.open(&work, planned)).await?, None));
+        };
         let placeholder = self.start_scope(systemd, &work.spec.cgroup, planned.limits.as_ref()).await?;
         let prepared = self.on_disk(move |engine| engine.open(&work, planned)).await?;
         Ok((prepared, Some(placeholder)))
     }
 
-    /// From the image and the request to the plan.
-    fn plan(&self, work: &Work) -> Result<Planned, Error> {
+    /// From the image and the request to the spec.
+    fn draft(&self, work: &Work) -> Result<Draft, Error> {
         let Work { pod, user: pod_user, id, spec, image, .. } = work;
         let layer = self.paths.container_layer(id);
         let (layers, upper) = (self.images.layer_dirs(&image.layers), make_layer(&layer, pod_user.as_ref())?);
@@ -123,6 +154,15 @@ impl Engine {
         })?;
         self.require_apparmor_profile(&oci)?;
         self.add_node_extras(&mut oci, pod, id, spec)?;
+        Ok(Draft { oci, adjusted: None, layers, upper, root: root_fd, user })
+    }
+
+    /// From the spec to the plan.
+    fn plan(&self, work: &Work, draft: Draft) -> Result<Planned, Error> {
+        let Work { pod, user: pod_user, id, spec, .. } = work;
+        let Draft { mut oci, adjusted, layers, upper, root, user } = draft;
+        let handler = self.handlers.of_pod(pod)?;
+        let changed = adjusted.map(|adjusted| self.adjust(&mut oci, pod, id, spec, adjusted)).transpose()?.flatten();
         let rdt = rdt_tasks(&oci)?;
         let linux = oci.linux().as_ref();
         let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
@@ -148,7 +188,7 @@ impl Engine {
         // With the groups that a device brought.
         let groups = bundle.as_ref().map_or(&planned.init.process, |bundle| &bundle.container.process).groups.clone();
         let user = ResolvedUser { groups, ..user };
-        Ok(Planned { init: planned.init, sources: planned.fds, root: root_fd, limits, bundle, rdt, user })
+        Ok(Planned { init: planned.init, sources: planned.fds, root, limits, bundle, rdt, user, changed })
     }
 
     /// The plan and the bundle of a container that an OCI runtime runs.
@@ -196,7 +236,7 @@ impl Engine {
     /// From the plan to what the monitor needs for it.
     fn open(&self, work: &Work, planned: Planned) -> Result<Prepared, Error> {
         let (spec, dir) = (&work.spec, &work.dir);
-        let Planned { init, sources, root: mut fds, limits, bundle, rdt, user } = planned;
+        let Planned { init, sources, root: mut fds, limits, bundle, rdt, user, changed } = planned;
         let cgroup = Cgroup::create(&self.cgroups, &spec.cgroup, limits.as_ref())?;
         write_process(
             &dir.join(PROCESS_RECORD),
@@ -217,6 +257,7 @@ impl Engine {
             record_dir: open_dir(dir)?,
             runtime,
             user: ProcessUser { uid: user.uid, gid: user.gid, groups: user.groups },
+            limits: changed,
         })
     }
 

@@ -25,7 +25,11 @@ impl Engine {
             Lookup::Ambiguous => return Err(Error::AmbiguousId(id.to_owned())),
         };
         let engine = self.clone();
-        detached(async move { engine.remove_locked_container(&container).await }).await
+        detached(async move {
+            let _held = engine.nri.hold().await;
+            engine.remove_locked_container(&container).await
+        })
+        .await
     }
 
     /// The steps, under the container's own lock.
@@ -41,6 +45,7 @@ impl Engine {
             monitor.client.remove(id).await.or_else(gone).map_err(super::of_pod(&pod))?;
         }
         fault::point("remove_container.unmonitored");
+        self.tell_removed(id).await;
         self.discard_container(id.clone(), current.spec.cgroup.clone()).await?;
         fault::point("remove_container.discarded");
         if let Some(pod) = snapshot.pods.get(container.spec.pod.as_str()) {

@@ -20,12 +20,14 @@ impl Engine {
         };
         let engine = self.clone();
         detached(async move {
+            let _held = engine.nri.hold().await;
             let _lock = engine.pod_locks.lock(&pod.id).await;
             engine.stop_locked_pod(&pod).await?;
             for container in engine.state.snapshot().containers_of(&pod.id) {
                 engine.remove_locked_container(&container).await?;
             }
             fault::point("remove_pod.containers_removed");
+            engine.tell_pod_removed(&pod).await;
             engine.pods_under_way.forget(&PodKey::new(&pod.metadata()));
             engine.stats.forget_pod(&pod.id);
             engine.state.forget_pod(&pod.id)?;

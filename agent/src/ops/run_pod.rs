@@ -49,6 +49,7 @@ impl Engine {
         undo: &mut Undo,
     ) -> Result<PodId, Error> {
         let mut phases = Phases::start("run_pod");
+        let _held = self.nri.hold().await;
         self.handlers.check(&handler, &config)?;
         validate(&config)?;
         self.check_cgroup_parent(&config)?;
@@ -75,8 +76,9 @@ impl Engine {
         phases.mark("network");
 
         write_pod_files(&dir, &spec, &addresses)?;
-        let state = PodState::ready(addresses);
-        self.state.put_pod(Pod { id: id.clone(), spec, state })?;
+        let pod = Pod { id: id.clone(), spec, state: PodState::ready(addresses) };
+        self.introduce_pod(&pod, undo).await?;
+        self.state.put_pod(pod)?;
         fault::point("run_pod.ready");
         phases.mark("files");
         phases.finish();

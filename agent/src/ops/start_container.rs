@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nri_api::v1alpha1::Event;
+
 use super::restore_container::refused;
 use super::{Engine, Error, detached, now, of_pod};
 use crate::fault;
@@ -18,6 +20,7 @@ impl Engine {
         let container = self.container(id)?;
         let engine = self.clone();
         detached(async move {
+            let _held = engine.nri.hold().await;
             let _lock = engine.container_locks.lock(&container.id).await;
             let container = engine.container(container.id.as_str())?;
             if !matches!(container.state, ContainerState::Created { .. }) {
@@ -28,7 +31,10 @@ impl Engine {
                     wanted: "created",
                 });
             }
-            engine.release(&container).await
+            engine.tell_container(Event::StartContainer, &container.id).await?;
+            engine.release(&container).await?;
+            engine.tell_started(&container.id).await;
+            Ok(())
         })
         .await
     }
@@ -49,7 +55,9 @@ impl Engine {
             }
             Err(failure @ MonitorError::Init { .. }) => {
                 let event = ContainerEvent::StartFailed { at: now(), message: failure.to_string() };
-                self.state.change_container(&container.id, |state| state.step(event).ok())?;
+                let changed = self.state.change_container(&container.id, |state| state.step(event).ok());
+                self.container_ended(&container.id);
+                changed?;
                 if container.spec.checkpoint.is_some() {
                     return Err(refused(&container.id, &failure));
                 }

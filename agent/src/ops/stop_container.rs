@@ -53,6 +53,7 @@ impl Engine {
             }
             crate::fault::point("stop_container.signalled");
             self.wait_for_exit(id).await;
+            self.tell_stopped(id).await;
             Ok(())
         };
         let stopped = tokio::time::timeout(grace.saturating_add(AFTER_KILL), stop).await;

@@ -39,6 +39,7 @@ impl Engine {
         let kills = living.map(|container| self.kill_container(container, Duration::ZERO));
         join_all(kills).await.into_iter().collect::<Result<Vec<()>, Error>>()?;
         fault::point("stop_pod.containers_killed");
+        self.tell_pod_stopped(pod).await;
         // Also of a pod that is not ready because its monitor was lost, in case its addresses could not be released then.
         self.network.remove(&pod.id).await?;
         fault::point("stop_pod.network_removed");

@@ -31,11 +31,24 @@ impl Engine {
         let Some(change) = request.linux else { return Ok(()) };
         let engine = self.clone();
         detached(async move {
-            let _lock = engine.container_locks.lock(&container.id).await;
-            let container = engine.container(container.id.as_str())?;
-            engine.resize(&container, &change).await
+            let _held = engine.nri.hold().await;
+            let (change, others) = engine.ask_resize(&container.id, change).await?;
+            engine.resize_locked(&container.id, &change).await?;
+            engine.tell_resized(&container.id).await;
+            engine.update_others(others).await
         })
         .await
+    }
+
+    /// The steps, under the container's own lock.
+    pub(super) async fn resize_locked(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        change: &LinuxContainerResources,
+    ) -> Result<(), Error> {
+        let _lock = self.container_locks.lock(id).await;
+        let container = self.container(id.as_str())?;
+        self.resize(&container, change).await
     }
 
     async fn resize(self: &Arc<Self>, container: &Container, change: &LinuxContainerResources) -> Result<(), Error> {

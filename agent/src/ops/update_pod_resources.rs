@@ -23,12 +23,16 @@ impl Engine {
         }
         let engine = self.clone();
         detached(async move {
+            let _held = engine.nri.hold().await;
             let _lock = engine.pod_locks.lock(&pod.id).await;
+            engine.ask_pod_resize(&pod, overhead.as_ref(), resources.as_ref()).await?;
             let changed = engine.state.change_pod(&pod.id, |state| {
                 state.overhead = overhead.or(state.overhead.take());
                 state.resources = resources.or(state.resources.take());
             })?;
-            changed.map(drop).ok_or_else(|| Error::NoSuchPod(pod.id.to_string()))
+            let changed = changed.ok_or_else(|| Error::NoSuchPod(pod.id.to_string()))?;
+            engine.tell_pod_resized(&changed).await;
+            Ok(())
         })
         .await
     }

@@ -13,6 +13,8 @@ mod images;
 mod isolation;
 mod leaks;
 mod node_extras;
+mod nri;
+mod nri_adjust;
 mod oci;
 mod oci_runtimes;
 mod recovery;

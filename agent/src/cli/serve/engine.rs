@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use tokio::net::UnixListener;
 
 use super::handlers::handlers;
 use crate::config::{CgroupDriver, Config, Ipv6Subnet, UserNamespaces};
@@ -14,6 +15,7 @@ use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout, Systemd};
 use crate::libcontainer::host::{self, HostError};
 use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
 use crate::network::{NetworkConfig, NetworkError, PodNetwork, SubnetV6};
+use crate::nri::{self, Nri};
 use crate::ops::{self, Engine, IdBlocks, NodeFiles, Parts, Paths};
 use crate::stream::StreamServer;
 
@@ -45,7 +47,11 @@ pub(in crate::cli) enum StartError {
 }
 
 /// Makes the engine and takes over what an earlier agent left.
-pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result<Arc<Engine>, StartError> {
+pub(super) async fn start(
+    config: &Config,
+    streams: Arc<StreamServer>,
+    plugins: Option<UnixListener>,
+) -> Result<Arc<Engine>, StartError> {
     let driver = match config.cgroups.driver {
         CgroupDriver::Cgroupfs => Driver::Cgroupfs,
         CgroupDriver::Systemd => Driver::Systemd,
@@ -77,6 +83,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         let scope = config.cgroups.monitor_cgroup.as_deref().unwrap_or(MONITOR_SCOPE);
         systemd.join_scope(scope, "Berth pod monitors", spawner.pid().await).await?;
     }
+    let (nri, asks) = Nri::new(nri_settings(config));
     let parts = Parts {
         paths: Paths { root: config.paths.root.clone(), run_root: config.paths.run_root.clone() },
         images: images.map_err(|_| StartError::Broken)??,
@@ -91,6 +98,7 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         id_blocks: id_blocks(config),
         node: NodeFiles { cdi_dirs: config.cdi.spec_dirs.clone(), blockio_config: config.blockio.config.clone() },
         criu: config.checkpoint.criu.clone(),
+        nri: nri.clone(),
     };
     tend(parts.network.clone());
     let engine = Engine::new(parts)?;
@@ -101,6 +109,13 @@ pub(super) async fn start(config: &Config, streams: Arc<StreamServer>) -> Result
         rolled_back = recovered.rolled_back,
         "recovered"
     );
+    if config.nri.enabled {
+        engine.answer_plugins(asks);
+        nri.launch().await;
+    }
+    if let Some(listener) = plugins {
+        nri.listen(listener);
+    }
     Ok(engine)
 }
 
@@ -168,6 +183,15 @@ fn network(config: &Config) -> NetworkConfig {
         icc: network.icc,
         run_dir: config.paths.run_root.join("network"),
         state_dir: config.paths.root.join("network"),
+    }
+}
+
+fn nri_settings(config: &Config) -> nri::Settings {
+    nri::Settings {
+        plugin_path: config.nri.plugin_path.clone(),
+        plugin_config_path: config.nri.plugin_config_path.clone(),
+        registration_timeout: config.nri.plugin_registration_timeout.0,
+        request_timeout: config.nri.plugin_request_timeout.0,
     }
 }
 

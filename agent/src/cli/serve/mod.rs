@@ -89,9 +89,12 @@ pub(super) fn run(flags: ServeFlags) -> Result<(), ServeError> {
     let _locks = [Lock::take(&config.paths.run_root)?, Lock::take(&config.paths.root)?];
     let socket = Socket::open(&config.paths.socket)?;
     let path = socket.path();
+    let plugins = plugin_socket(&config);
+    let plugin_path = plugins.as_ref().and_then(Socket::path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
-    let served = runtime.block_on(serve(config, socket.listener));
+    let served = runtime.block_on(serve(config, socket.listener, plugins.map(|socket| socket.listener)));
     Socket::remove(path.as_deref());
+    Socket::remove(plugin_path.as_deref());
     // A thread that hangs on a dead disk must not keep the process: nothing of it is needed any more.
     runtime.shutdown_background();
     served
@@ -117,9 +120,25 @@ fn check_host(config: &Config) -> Result<(), ServeError> {
     if failed.is_empty() { Ok(()) } else { Err(ServeError::Host(failed)) }
 }
 
-async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError> {
+/// Where NRI plugins connect. A node can do without them, so that what is wrong with it is told and no more.
+fn plugin_socket(config: &Config) -> Option<Socket> {
+    if !config.nri.enabled || config.nri.disable_connections {
+        return None;
+    }
+    match Socket::bind(&config.nri.socket_path) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "NRI plugins cannot connect; set `nri.socket_path`, or `nri.disable_connections`");
+            None
+        }
+    }
+}
+
+async fn serve(config: Config, listener: UnixListener, plugins: Option<UnixListener>) -> Result<(), ServeError> {
     let mut stop = Stop::new().map_err(ServeError::Runtime)?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(ServeError::Runtime)?;
+    let plugins = plugins.map(tokio::net::UnixListener::from_std).transpose().map_err(ServeError::Runtime)?;
     let observe = Observe::new();
     if let Some(address) = config.metrics {
         let server = MetricsServer::bind(address, telemetry::registry(observe.rpcs())).await?;
@@ -146,7 +165,7 @@ async fn serve(config: Config, listener: UnixListener) -> Result<(), ServeError>
 
     let started = Instant::now();
     tokio::select! {
-        engine = engine::start(&config, streams.clone()) => {
+        engine = engine::start(&config, streams.clone(), plugins) => {
             let engine = engine?;
             admin.open(engine.clone());
             readiness.open(engine);

@@ -42,8 +42,13 @@ impl Socket {
     pub(super) fn open(path: &Path) -> Result<Self, SocketError> {
         match inherited()? {
             Some(listener) => Ok(Self { listener, path: None }),
-            None => Ok(Self { listener: listen(path)?, path: Some(path.to_owned()) }),
+            None => Self::bind(path),
         }
+    }
+
+    /// A new socket at `path`, to be called as `open` is.
+    pub(super) fn bind(path: &Path) -> Result<Self, SocketError> {
+        Ok(Self { listener: listen(path)?, path: Some(path.to_owned()) })
     }
 
     /// Nobody serves it any more.
