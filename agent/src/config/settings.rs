@@ -297,7 +297,7 @@ section! {
         plugin_path: PathBuf = "/opt/nri/plugins".into(),
         /// Their configuration: NN-NAME.conf, else NAME.conf.
         plugin_config_path: PathBuf = "/etc/nri/conf.d".into(),
-        /// How long a plugin may take to say who it is.
+        /// How long a plugin may take to say who it is, and then to learn what is there.
         plugin_registration_timeout: Span = Span(Duration::from_secs(5)),
         /// How long a plugin may take to answer; one that takes longer is disconnected.
         plugin_request_timeout: Span = Span(Duration::from_secs(2)),

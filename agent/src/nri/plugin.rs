@@ -121,6 +121,7 @@ impl Plugin {
         &self,
         pods: &[PodSandbox],
         containers: &[Container],
+        limit: Duration,
     ) -> Result<Vec<ContainerUpdate>, String> {
         let (mut pods, mut containers) = (pods, containers);
         let (mut pods_each, mut containers_each) = (pods.len(), containers.len());
@@ -129,7 +130,7 @@ impl Plugin {
             let more = some < pods.len() || other < containers.len();
             let request =
                 SynchronizeRequest { pods: pods[..some].to_vec(), containers: containers[..other].to_vec(), more };
-            match self.connection.call::<SynchronizeResponse>("Synchronize", &request, self.limit).await {
+            match self.connection.call::<SynchronizeResponse>("Synchronize", &request, limit).await {
                 Ok(answer) if !more => return Ok(answer.update),
                 Ok(answer) if answer.more && answer.update.is_empty() => {
                     (pods, containers) = (&pods[some..], &containers[other..]);

@@ -38,7 +38,9 @@ mod monitors;
 mod mount_overlay;
 /// CDI devices and classes.
 mod node_extras;
-/// NRI plugins.
+/// Changes of containers that NRI plugins ask for.
+mod plugin_updates;
+/// What NRI plugins are told.
 mod plugins;
 /// PortForward.
 mod port_forward;

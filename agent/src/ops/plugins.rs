@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cri_api::v1::LinuxContainerResources;
-use nri_api::v1alpha1::{self as api, ContainerUpdate, Event, LinuxResources};
+use nri_api::v1alpha1::{self as api, Event};
 use prost::Message;
 use tokio::sync::{OnceCell, mpsc};
 
@@ -72,11 +72,11 @@ impl Engine {
         gathered.await.unwrap_or_default()
     }
 
-    fn pod_message(&self, pod: &Pod) -> api::PodSandbox {
+    pub(super) fn pod_message(&self, pod: &Pod) -> api::PodSandbox {
         message::pod(pod, self.monitors.get(&pod.id).map(|monitor| monitor.client.pid()))
     }
 
-    fn container_message(&self, container: &Container) -> api::Container {
+    pub(super) fn container_message(&self, container: &Container) -> api::Container {
         let path = self.state.records().container_dir(&container.id).join(RECORD);
         let told = std::fs::read(path).ok().and_then(|bytes| api::Container::decode(bytes.as_slice()).ok());
         let made = told.unwrap_or_else(|| {
@@ -109,7 +109,7 @@ impl Engine {
         Ok(self.nri.tell(event, self.pod_message(&pod), Some(self.container_message(&container))).await?)
     }
 
-    fn with_pod(&self, id: &ContainerId) -> Option<(Arc<Pod>, Arc<Container>)> {
+    pub(super) fn with_pod(&self, id: &ContainerId) -> Option<(Arc<Pod>, Arc<Container>)> {
         let snapshot = self.state.snapshot();
         let container = snapshot.containers.get(id)?;
         let pod = snapshot.pods.get(container.spec.pod.as_str())?;
@@ -134,31 +134,31 @@ impl Engine {
     pub(super) async fn tell_pod_stopped(&self, pod: &Pod) {
         let owed = self.owed.pods().remove(&pod.id);
         if owed {
-            unless_refused(self.tell_pod(Event::StopPodSandbox, pod).await);
+            told(self.tell_pod(Event::StopPodSandbox, pod).await);
         }
     }
 
     /// Tells that a pod is about to be removed.
     pub(super) async fn tell_pod_removed(&self, pod: &Pod) {
         self.tell_pod_stopped(pod).await;
-        unless_refused(self.tell_pod(Event::RemovePodSandbox, pod).await);
+        told(self.tell_pod(Event::RemovePodSandbox, pod).await);
     }
 
     /// Takes back what plugins have done for a container that is not made after all.
     fn undo_creation(self: &Arc<Self>, work: &Work, undo: &mut Undo) {
         let Work { pod, id, spec, .. } = work;
         let (engine, pod) = (self.clone(), self.pod_message(pod));
-        let told = message::new_container(known_of(spec, None), id, spec, &ProcessUser::default());
+        let new = message::new_container(known_of(spec, None), id, spec, &ProcessUser::default());
         let id = id.clone();
         undo.push("tell NRI plugins that the container is gone", move || async move {
             engine.owed.containers().remove(&id);
-            let mut gone = told;
+            let mut gone = new;
             gone.state = api::ContainerState::ContainerStopped.into();
             match engine.nri.stopped(pod.clone(), gone.clone()).await {
                 Ok(updates) => engine.update_later(updates),
-                Err(error) => unless_refused(Err(error.into())),
+                Err(error) => told(Err(error.into())),
             }
-            unless_refused(engine.nri.tell(Event::RemoveContainer, pod, Some(gone)).await.map_err(Error::from));
+            told(engine.nri.tell(Event::RemoveContainer, pod, Some(gone)).await.map_err(Error::from));
             Ok(())
         });
     }
@@ -198,13 +198,13 @@ impl Engine {
     pub(super) async fn tell_created(&self, id: &ContainerId) {
         if !self.nri.is_idle() {
             self.owed.containers().entry(id.clone()).or_default();
-            unless_refused(self.tell_container(Event::PostCreateContainer, id).await);
+            told(self.tell_container(Event::PostCreateContainer, id).await);
         }
     }
 
     /// A container runs.
     pub(super) async fn tell_started(&self, id: &ContainerId) {
-        unless_refused(self.tell_container(Event::PostStartContainer, id).await);
+        told(self.tell_container(Event::PostStartContainer, id).await);
     }
 
     /// A container has ended: plugins are told, off anybody's path.
@@ -232,7 +232,7 @@ impl Engine {
             }
             match self.nri.stopped(self.pod_message(&pod), self.container_message(&container)).await {
                 Ok(updates) => self.update_later(updates),
-                Err(error) => unless_refused(Err(error.into())),
+                Err(error) => told(Err(error.into())),
             }
         };
         owed.get_or_init(|| tell).await;
@@ -241,119 +241,14 @@ impl Engine {
     /// Tells that a container is about to be removed.
     pub(super) async fn tell_removed(self: &Arc<Self>, id: &ContainerId) {
         self.tell_stopped(id).await;
-        unless_refused(self.tell_container(Event::RemoveContainer, id).await);
+        told(self.tell_container(Event::RemoveContainer, id).await);
         self.owed.containers().remove(id);
     }
-
-    /// What a container is to have that a client resizes, and what others are to have then.
-    pub(super) async fn ask_resize(
-        &self,
-        id: &ContainerId,
-        asked: LinuxContainerResources,
-    ) -> Result<(LinuxContainerResources, Vec<ContainerUpdate>), Error> {
-        if self.nri.is_idle() {
-            return Ok((asked, Vec::new()));
-        }
-        let Some((pod, container)) = self.with_pod(id) else { return Ok((asked, Vec::new())) };
-        let before = message::limits(&asked);
-        let (pod, container) = (self.pod_message(&pod), self.container_message(&container));
-        let (wanted, others) = self.nri.resize(pod, container, before.clone()).await?;
-        if wanted == before {
-            return Ok((asked, others));
-        }
-        let mut limits = to_limits(id.as_str(), &wanted)?;
-        // Plugins do not know of it.
-        limits.oom_score_adj = asked.oom_score_adj;
-        Ok((limits, others))
-    }
-
-    /// A container was resized.
-    pub(super) async fn tell_resized(&self, id: &ContainerId) {
-        unless_refused(self.tell_container(Event::PostUpdateContainer, id).await);
-    }
-
-    /// Asks plugins for a pod that is about to be resized.
-    pub(super) async fn ask_pod_resize(
-        &self,
-        pod: &Pod,
-        overhead: Option<&LinuxContainerResources>,
-        resources: Option<&LinuxContainerResources>,
-    ) -> Result<(), Error> {
-        if self.nri.is_idle() {
-            return Ok(());
-        }
-        let (overhead, resources) = (overhead.map(message::limits), resources.map(message::limits));
-        Ok(self.nri.update_pod(self.pod_message(pod), overhead, resources).await?)
-    }
-
-    /// A pod was resized.
-    pub(super) async fn tell_pod_resized(&self, pod: &Pod) {
-        unless_refused(self.tell_pod(Event::PostUpdatePodSandbox, pod).await);
-    }
-
-    /// Makes the changes that plugins want of other containers.
-    pub(super) async fn update_others(self: &Arc<Self>, updates: Vec<ContainerUpdate>) -> Result<(), Error> {
-        for update in updates {
-            let made = self.update_for_plugin(&update).await;
-            match made {
-                Err(error) if !update.ignore_failure => return Err(error),
-                Err(error) => {
-                    tracing::info!(
-                        container = update.container_id,
-                        error = chain(&error),
-                        "a change that an NRI plugin wants was not made"
-                    );
-                }
-                Ok(()) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The same when nobody waits for it.
-    fn update_later(self: &Arc<Self>, updates: Vec<ContainerUpdate>) {
-        if !updates.is_empty() {
-            let engine = self.clone();
-            tokio::spawn(async move { unless_refused(engine.update_others(updates).await) });
-        }
-    }
-
-    async fn update_for_plugins(self: &Arc<Self>, updates: Vec<ContainerUpdate>) -> Vec<ContainerUpdate> {
-        let mut failed = Vec::new();
-        for update in updates {
-            if let Err(error) = self.update_for_plugin(&update).await {
-                let error = chain(&error);
-                tracing::info!(
-                    container = update.container_id,
-                    error,
-                    "a change that an NRI plugin wants was not made"
-                );
-                if !update.ignore_failure {
-                    failed.push(update);
-                }
-            }
-        }
-        failed
-    }
-
-    async fn update_for_plugin(self: &Arc<Self>, update: &ContainerUpdate) -> Result<(), Error> {
-        let asked = update.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-        let Some(asked) = asked else { return Ok(()) };
-        let failed = |source| Error::PluginUpdate { id: update.container_id.clone(), source: Box::new(source) };
-        let change = to_limits(&update.container_id, asked)?;
-        let id =
-            update.container_id.parse().map_err(|_| failed(Error::NoSuchContainer(update.container_id.clone())))?;
-        self.resize_locked(&id, &change).await.map_err(failed)
-    }
 }
 
-fn to_limits(id: &str, asked: &LinuxResources) -> Result<LinuxContainerResources, Error> {
-    message::to_limits(asked).map_err(|source| Error::PluginLimits { id: id.to_owned(), source })
-}
-
-/// What is told when it cannot be helped.
-fn unless_refused(told: Result<(), Error>) {
-    if let Err(error) = told {
+/// Logs what a plugin has against something that cannot be helped.
+pub(super) fn told(result: Result<(), Error>) {
+    if let Err(error) = result {
         tracing::warn!(error = chain(&error), "the request goes on all the same");
     }
 }
