@@ -63,6 +63,11 @@ pub fn monitor(data: &[u8]) {
     crate::monitor::protocol::fuzz(data);
 }
 
+/// What an NRI plugin sends, and what it wants.
+pub fn nri(data: &[u8]) {
+    crate::nri::fuzz_plugin(data);
+}
+
 /// A container's output on its way into the log.
 pub fn log_lines(data: &[u8]) {
     crate::monitor::server::fuzz_log_lines(data);

@@ -117,8 +117,9 @@ const RULES: &[Rule] = &[
     ),
     rule("image", &["fault", "model", "sys", "sys::heap"], &["tonic"]),
     rule("network", &["fault", "model", "sys"], &["tonic"]),
-    // Sockets and programs of plugins. It knows neither pods nor their state: ops tells it, and answers what plugins ask.
-    rule("nri", &["nri::adjust", "nri::merge", "nri::message"], &["tonic", "nix", "libc"]),
+    // Sockets and programs of plugins. It knows neither pods nor their state: ops tells it, and answers what plugins ask. The spec
+    // is what its fuzz target has adjusted.
+    rule("nri", &["libcontainer::spec", "nri::adjust", "nri::merge", "nri::message"], &["tonic", "nix", "libc"]),
     // What plugins want, put together, checked, and made edits of the spec.
     rule("nri::merge", &[], PURE),
     rule("nri::message", &["model"], PURE),
@@ -171,6 +172,7 @@ const RULES: &[Rule] = &[
             "libcontainer::spec",
             "monitor::protocol",
             "monitor::server",
+            "nri",
             "stream",
         ],
         &["tokio", "tonic"],

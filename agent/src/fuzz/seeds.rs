@@ -1,7 +1,8 @@
 //! What the targets begin with: small inputs that reach far into a parser, made here so that nobody keeps files of bytes.
 
 use super::{
-    challenge, hosts, log_lines, manifest, monitor, passwd, reference, seccomp, spdy, tar_apply, tar_read, websocket,
+    challenge, hosts, log_lines, manifest, monitor, nri, passwd, reference, seccomp, spdy, tar_apply, tar_read,
+    websocket,
 };
 
 /// A fuzz target.
@@ -16,7 +17,7 @@ pub struct Target {
 }
 
 /// Every target, the one that a stranger reaches most easily first.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "tar_apply", run: tar_apply, seeds: layers },
     Target { name: "tar_read", run: tar_read, seeds: archives },
     Target { name: "spdy", run: spdy, seeds: spdy_frames },
@@ -24,6 +25,7 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "manifest", run: manifest, seeds: manifests },
     Target { name: "passwd", run: passwd, seeds: accounts },
     Target { name: "monitor", run: monitor, seeds: messages },
+    Target { name: "nri", run: nri, seeds: plugins },
     Target { name: "reference", run: reference, seeds: references },
     Target { name: "challenge", run: challenge, seeds: challenges },
     Target { name: "hosts", run: hosts, seeds: host_files },
@@ -135,6 +137,27 @@ fn spdy_frames() -> Vec<Vec<u8>> {
         after(&[1], &stream),
         after(&[5], [&stream[..], &[2, 1, 3, 0x21, 200, 1, b'a', 200], &[b'x'; 200], &stream].concat()),
         after(&[3], [&[5, 1, 7, 4][..], b"data", &[3, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 9]].concat()),
+    ]
+}
+
+fn plugins() -> Vec<Vec<u8>> {
+    // A registration, an answer with an error, and a packet of another connection.
+    let call = [
+        &[0, 0, 0, 2, 0, 0, 0, 26, 0, 0, 0, 16, 0, 0, 0, 1, 1, 0, 0x0a, 1, b's', 0x12, 1, b'm', 0x1a, 8][..],
+        b"\x0a\x01x\x12\x0207",
+    ]
+    .concat();
+    let error = [0, 0, 0, 1, 0, 0, 0, 17, 0, 0, 0, 7, 0, 0, 0, 3, 2, 0, 0x0a, 5, 8, 2, 0x12, 1, b'n'];
+    let other = [0, 0, 0, 9, 0, 0, 0, 2, 1, 2];
+    // env A=1, then args and a mount, then env -A.
+    let env = b"\x0a\x08\x22\x06\x0a\x01A\x12\x011";
+    let more = b"\x0a\x0f\x4a\x02sh\x1a\x09\x0a\x02/x\x1a\x03/yz";
+    vec![
+        after(&[0], [&call[..], &error, &other].concat()),
+        after(&[1], [&error[..], &call[..20]].concat()),
+        after(&[2], [&other[..], &[0, 0, 0, 1, 0xff, 0, 0, 0]].concat()),
+        after(&[3, 1], env),
+        after(&[3, 0, 2], more),
     ]
 }
 

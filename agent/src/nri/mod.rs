@@ -9,6 +9,9 @@ mod adjust;
 mod connection;
 /// What happens, told to plugins.
 mod events;
+/// What has to hold for any plugin.
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 /// Plugins that the agent starts.
 mod launch;
 /// What several plugins want, put together.
@@ -34,6 +37,8 @@ use tokio::sync::{Mutex, RwLock, mpsc, oneshot};
 
 pub use adjust::{AdjustError, adjust_spec};
 use connection::{Connection, Incoming, UNIMPLEMENTED, bad_request};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::plugin as fuzz_plugin;
 use launch::{Installed, Process};
 pub use merge::MergeError;
 use plugin::{Name, Plugin, registered};
@@ -197,6 +202,9 @@ impl Nri {
             let Inventory { pods, containers } = inventory.await.map_err(|_| "the agent is going down".to_owned())?;
             let learned = tokio::time::timeout(patience, plugin.synchronize(&pods, &containers, patience)).await;
             let updates = learned.unwrap_or_else(|_| Err(format!("Synchronize: no answer within {patience:?}")))?;
+            if !plugin.connection().is_open() {
+                return Err("it hung up".to_owned());
+            }
             tracing::info!(plugin = %plugin.name, "an NRI plugin is connected");
             plugins.push(Arc::new(plugin));
             plugins.sort_by(|a, b| a.name.cmp(&b.name));

@@ -14,7 +14,7 @@ use super::connection::{CallError, Connection, Incoming, UNIMPLEMENTED, bad_requ
 use super::{NriError, Settings};
 
 /// The version of the interface that this is written after.
-const NRI_VERSION: &str = "v0.11.0";
+const NRI_VERSION: &str = "v0.12.1";
 
 /// Below this many pods and containers in a message, a smaller message is no help.
 const FEW: usize = 2;

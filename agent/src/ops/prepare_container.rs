@@ -87,8 +87,8 @@ struct Planned {
 }
 
 impl Engine {
-    /// All that touches a disk or a user's volume, on a thread that may hang. systemd makes the scope between its two
-    /// halves, and only then are there two; the placeholder keeps the scope.
+    /// All that touches a disk or a user's volume, on a thread that may hang. NRI plugins are asked before the plan is made, and
+    /// systemd makes the scope after it, and only then are there several parts; the placeholder keeps the scope.
     pub(super) async fn prepare(
         self: &Arc<Self>,
         work: Work,

@@ -45,12 +45,12 @@ impl Engine {
             monitor.client.remove(id).await.or_else(gone).map_err(super::of_pod(&pod))?;
         }
         fault::point("remove_container.unmonitored");
-        self.tell_removed(id).await;
         self.discard_container(id.clone(), current.spec.cgroup.clone()).await?;
         fault::point("remove_container.discarded");
         if let Some(pod) = snapshot.pods.get(container.spec.pod.as_str()) {
             self.containers_under_way.forget(&ContainerKey::new(&pod.id, &container.metadata()));
         }
+        self.tell_removed(id).await;
         self.stats.forget(id);
         self.state.forget_container(id)?;
         fault::point("remove_container.forgotten");

@@ -87,10 +87,11 @@ pub(super) fn run(flags: ServeFlags) -> Result<(), ServeError> {
     }
     // Held to the end: two agents on either folder would undo each other's work.
     let _locks = [Lock::take(&config.paths.run_root)?, Lock::take(&config.paths.root)?];
-    let socket = Socket::open(&config.paths.socket)?;
-    let path = socket.path();
+    // Before the CRI's: whoever is answered there finds it.
     let plugins = plugin_socket(&config);
     let plugin_path = plugins.as_ref().and_then(Socket::path);
+    let socket = Socket::open(&config.paths.socket).inspect_err(|_| Socket::remove(plugin_path.as_deref()))?;
+    let path = socket.path();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let served = runtime.block_on(serve(config, socket.listener, plugins.map(|socket| socket.listener)));
     Socket::remove(path.as_deref());
