@@ -88,7 +88,7 @@ pub enum RunError {
         limit: usize,
     },
     /// It says that it has failed.
-    #[error("CNI plugin {plugin}: {command}: {error}")]
+    #[error("CNI plugin {plugin}: {command}: {error} (code {})", error.code.0)]
     Failed {
         /// Its name.
         plugin: String,

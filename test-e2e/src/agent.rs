@@ -74,7 +74,8 @@ impl Agent {
              image:\n  registry_dirs: [{}]\n  stall_period: 3s\n  retries: 1\n\
              user_namespaces:\n  first_id: 1000000000\n  pods: 3\n\
              cdi:\n  spec_dirs: [{}]\nblockio:\n  config: {}\ncheckpoint:\n  criu: {}\n\
-             nri:\n  socket_path: {}\n  plugin_path: {}\n  plugin_config_path: {}\n",
+             nri:\n  socket_path: {}\n  plugin_path: {}\n  plugin_config_path: {}\n\
+             network:\n  conf_dir: {}\n  bin_dirs: [{}]\n",
             self.root.display(),
             self.run_root.display(),
             self.socket.display(),
@@ -85,7 +86,25 @@ impl Agent {
             self.root.with_file_name("nri.sock").display(),
             self.root.with_file_name("nri-plugins").display(),
             self.root.with_file_name("nri-conf").display(),
+            self.network_dir().display(),
+            self.plugin_dir().display(),
         )
+    }
+
+    /// The folder that CNI network lists are looked for in; it is not there.
+    pub fn network_dir(&self) -> PathBuf {
+        self.root.with_file_name("net.d")
+    }
+
+    /// The folder that CNI plugins are looked for in; it is not there.
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.root.with_file_name("cni-bin")
+    }
+
+    /// Has the agent's next start read more keys of `network`.
+    pub fn configure_network(&self, keys: &[&str]) -> io::Result<()> {
+        let more: String = keys.iter().map(|key| format!("  {key}\n")).collect();
+        std::fs::write(&self.config, self.configuration() + &more)
     }
 
     /// Starts the agent again on the same state, after it ended.

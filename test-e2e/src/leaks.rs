@@ -141,7 +141,7 @@ fn walk(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The rules of both netfilter tables, without their counters.
+/// The rules of both netfilter tables and what else nftables has, elements one by one, without their counters.
 fn netfilter() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for program in ["iptables-save", "ip6tables-save"] {
@@ -149,5 +149,9 @@ fn netfilter() -> BTreeSet<String> {
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         found.extend(text.lines().filter(|line| line.starts_with('-')).map(|line| format!("{program}: {line}")));
     }
+    let output = std::process::Command::new("nft").args(["--stateless", "list", "ruleset"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let words = text.split(['\n', ',', '{', '}']).map(|part| part.trim().trim_start_matches("elements =").trim());
+    found.extend(words.filter(|part| !part.is_empty()).map(|part| format!("nft: {part}")));
     found
 }

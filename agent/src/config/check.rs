@@ -17,6 +17,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("image.docker_config", settings.image.docker_config.as_ref()),
         ("image.signature_policy", settings.image.signature_policy.as_ref()),
         ("blockio.config", settings.blockio.config.as_ref()),
+        ("network.conf_dir", Some(&settings.network.conf_dir)),
+        ("network.cache_dir", settings.network.cache_dir.as_ref()),
         ("nri.socket_path", Some(&settings.nri.socket_path)),
         ("nri.plugin_path", Some(&settings.nri.plugin_path)),
         ("nri.plugin_config_path", Some(&settings.nri.plugin_config_path)),
@@ -118,6 +120,12 @@ fn check_network(network: &Network) -> Result<(), ConfigError> {
         && net.prefix_len() > 112
     {
         return refuse("network.ipv6", format!("{net} is too small: /112 or wider"));
+    }
+    if let Some(path) = network.bin_dirs.iter().find(|path| !path.is_absolute()) {
+        return refuse("network.bin_dirs", format!("{} is not an absolute path", path.display()));
+    }
+    if network.plugin_timeout.0.is_zero() {
+        return refuse("network.plugin_timeout", "must be above zero".to_owned());
     }
     // RFC 8200 §5: IPv6 wants links of 1280 bytes; RFC 791: IPv4 of 68.
     let least = if network.ipv6 != Ipv6Subnet::Off { 1280 } else { 68 };

@@ -96,8 +96,12 @@ choice! {
 choice! {
     /// Where pods get their network from.
     NetworkMode {
+        /// CNI plugins where there is a network list, and else the agent.
+        Auto = "auto",
         /// The agent: a bridge and a veth pair a pod.
         Embedded = "embedded",
+        /// CNI plugins.
+        Cni = "cni",
     }
 }
 
@@ -207,8 +211,21 @@ section! {
 section! {
     /// The pod network.
     Network {
-        /// embedded: the agent makes it, with a bridge and one veth pair a pod.
-        mode: NetworkMode = NetworkMode::Embedded,
+        /// embedded: the agent makes it, with a bridge and one veth pair a pod. cni: CNI plugins make it, by the first network
+        /// list of `conf_dir`. auto: cni for new pods as soon as there is a file in `conf_dir`, embedded while there is none.
+        mode: NetworkMode = NetworkMode::Auto,
+        /// Where network lists are looked for (`.conflist`, `.conf`, `.json`, by name); a change takes effect for the next pod.
+        conf_dir: PathBuf = "/etc/cni/net.d".into(),
+        /// Where the programs of CNI plugins are, in turn.
+        bin_dirs: Vec<PathBuf> = vec!["/opt/cni/bin".into()],
+        /// What was added by CNI, for taking it back; of this agent alone, since what it does not know there is taken back.
+        /// null: cni in `root`.
+        cache_dir: Option<PathBuf> = None,
+        /// How long the plugins of a list may take together to add a pod, or to take it out.
+        plugin_timeout: Span = Span(Duration::from_secs(60)),
+        /// Plugins that are run from `bin_dirs` although Berth has them itself, as in [bridge, host-local]; all others of its
+        /// own it runs without a program. See network.md.
+        exec_plugins: Vec<String> = Vec::new(),
         /// Name of the bridge.
         bridge: String = "berth0".to_owned(),
         /// Pod addresses until the client names the node's pod CIDR (UpdateRuntimeConfig). null: no IPv4.

@@ -3,11 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
+use cni::client::{ClientError, RecordError};
 use cni::firewall::FirewallError;
 use cni::ipam::{InvalidRange, StoreError};
 use cni::netlink::NetlinkError;
 use cni::sysctl::SysctlError;
+use cni::types::{Code, NetworkName};
 
+use super::plugin_network::InvalidRequest;
 use super::subnets::InvalidCidr;
 use crate::model::{ErrorKind, PodId};
 
@@ -98,6 +101,26 @@ pub enum NetworkError {
         /// The failure of the undo.
         undo: Box<NetworkError>,
     },
+    /// A plugin of the pod's network has failed, or its record cannot be used.
+    #[error("CNI network {network}")]
+    Plugins {
+        /// The network.
+        network: String,
+        /// Which plugin, and what it says.
+        source: Box<ClientError>,
+    },
+    /// The records of CNI networks cannot be read.
+    #[error(transparent)]
+    Records(RecordError),
+    /// The pod cannot be described to plugins.
+    #[error(transparent)]
+    InvalidRequest(#[from] InvalidRequest),
+    /// The plugins were content, and the pod has no address.
+    #[error("CNI network {network}: its plugins gave the pod no address on eth0")]
+    NoAddress {
+        /// The network.
+        network: String,
+    },
     /// The blocking task was cancelled or panicked.
     #[error("network task")]
     Task(#[from] tokio::task::JoinError),
@@ -107,7 +130,8 @@ impl NetworkError {
     /// The kind that a client can react to.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::InvalidCidr(_) | Self::PortUnreachable { .. } => ErrorKind::InvalidArgument,
+            Self::InvalidCidr(_) | Self::PortUnreachable { .. } | Self::InvalidRequest(_) => ErrorKind::InvalidArgument,
+            Self::Plugins { source, .. } if source.code() == Some(Code::TRY_AGAIN) => ErrorKind::Unavailable,
             Self::PortInUse { .. } => ErrorKind::FailedPrecondition,
             Self::NotReady(_) => ErrorKind::Unavailable,
             Self::Store(StoreError::Exhausted { .. }) => ErrorKind::ResourceExhausted,
@@ -116,9 +140,30 @@ impl NetworkError {
         }
     }
 
+    /// A failure of a network's plugins.
+    pub(super) fn plugins(network: &NetworkName) -> impl FnOnce(ClientError) -> Self + use<> {
+        let network = network.to_string();
+        move |source| Self::Plugins { network, source: Box::new(source) }
+    }
+
     /// A failed file operation.
     pub(super) fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { operation, path, source }
     }
+}
+
+/// An error with its causes, for people.
+pub(super) fn whole_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

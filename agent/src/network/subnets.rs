@@ -93,6 +93,11 @@ impl Memory {
         Ok(Self { pod_cidr: parse_cidr(cidr)?, ..self.clone() })
     }
 
+    /// What kubelet named; empty when it has named none.
+    pub(super) fn pod_cidr(&self) -> &[IpNet] {
+        &self.pod_cidr
+    }
+
     /// Writes it down, whole or not at all.
     pub(super) fn write(&self, state_dir: &Path) -> Result<(), NetworkError> {
         fs::create_dir_all(state_dir).map_err(NetworkError::file("create", state_dir))?;

@@ -71,7 +71,7 @@ impl Engine {
             self.lose_container(&container).await;
         }
         // Not only when the pod is stopped: its host ports lead nowhere.
-        if let Err(error) = self.network.remove(pod).await {
+        if let Err(error) = self.network.remove(pod, None).await {
             tracing::error!(%pod, error = chain(&error), "the lost pod's addresses could not be released");
         }
         if let Err(error) = self.state.change_pod(pod, |state| state.phase = PodPhase::NotReady) {

@@ -99,7 +99,7 @@ use crate::libcontainer::seccomp::FilterCache;
 use crate::libcontainer::spec::HostFacts;
 use crate::model::{Container, ContainerId, ContainerKey, ContainerState, Pod, PodId, PodKey};
 use crate::monitor::client::{MonitorError, Spawner};
-use crate::network::PodNetwork;
+use crate::network::PodNetworks;
 use crate::nri::Nri;
 use crate::state::{Event, Lookup, Snapshot, State};
 use crate::stream::StreamServer;
@@ -116,7 +116,7 @@ pub struct Engine {
     /// Pods and containers.
     state: State,
     images: Arc<ImageStore>,
-    network: Arc<PodNetwork>,
+    network: Arc<PodNetworks>,
     spawner: Spawner,
     streams: Arc<StreamServer>,
     monitors: monitors::Monitors,
@@ -148,8 +148,8 @@ pub struct Parts {
     pub paths: Paths,
     /// The image store, opened.
     pub images: Arc<ImageStore>,
-    /// The pod network, opened.
-    pub network: Arc<PodNetwork>,
+    /// The pod networks, opened.
+    pub network: Arc<PodNetworks>,
     /// Forks a monitor per pod.
     pub spawner: Spawner,
     /// Serves the clients of Exec, Attach and PortForward.
@@ -295,8 +295,8 @@ impl Engine {
         &self.handlers
     }
 
-    /// The pod network, for its status and its CIDR.
-    pub fn network(&self) -> &Arc<PodNetwork> {
+    /// The pod networks, for their status and their CIDR.
+    pub fn network(&self) -> &Arc<PodNetworks> {
         &self.network
     }
 

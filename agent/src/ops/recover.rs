@@ -135,20 +135,23 @@ impl Engine {
                 return self.roll_back_pod(id, monitor.map(|(client, _)| client)).await.map(|()| None);
             }
             // What still ran in it is dead once it has gone, and its exit records tell how: nothing it says before counts.
-            (_, Some((client, _))) => client.shutdown().await.or_else(gone).map_err(super::of_pod(id))?,
-            (_, None) => {}
+            (_, Some((client, _))) => {
+                self.network.remove(id, Some(client.pid())).await?;
+                client.shutdown().await.or_else(gone).map_err(super::of_pod(id))?;
+            }
+            (_, None) => self.network.remove(id, None).await?,
         }
-        self.network.remove(id).await?;
         state.phase = PodPhase::NotReady;
         self.state.put_pod(Pod { id: id.clone(), spec, state })?;
         Ok(Some((MonitorState::default(), None)))
     }
 
     async fn roll_back_pod(&self, id: &PodId, monitor: Option<Monitor>) -> Result<(), Error> {
+        // While its monitor keeps its namespace: some plugins find only there what they have to take back.
+        self.network.remove(id, monitor.as_ref().map(Monitor::pid)).await?;
         if let Some(monitor) = monitor {
             monitor.shutdown().await.or_else(gone).map_err(super::of_pod(id))?;
         }
-        self.network.remove(id).await?;
         Ok(self.state.records().remove_pod(id)?)
     }
 

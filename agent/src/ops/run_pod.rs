@@ -1,6 +1,5 @@
 //! RunPodSandbox: name → record → monitor and its namespaces → network and files → Ready.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use crate::fault;
 use crate::libcontainer::spec::{selinux, sysctl};
 use crate::model::{Pod, PodId, PodKey, PodSpec, PodState, namespace_options};
 use crate::monitor::client::{MonitorError, PodMonitor, PodNamespaces};
-use crate::network::{self, HostPort, Party, dns};
+use crate::network::{self, Attached, HostPort, NewPod, Party, dns};
 use crate::telemetry::phases::Phases;
 
 /// What a pod's /dev/shm holds at most (rules of the CRI: 64 MiB, pod-wide).
@@ -71,12 +70,12 @@ impl Engine {
         fault::point("run_pod.monitor_forked");
         phases.mark("monitor");
 
-        let addresses = self.attach_network(&id, &spec, namespaces, undo).await?;
+        let attached = self.attach_network(&id, &spec, namespaces, undo).await?;
         fault::point("run_pod.network_added");
         phases.mark("network");
 
-        write_pod_files(&dir, &spec, &addresses)?;
-        let pod = Pod { id: id.clone(), spec, state: PodState::ready(addresses) };
+        write_pod_files(&dir, &spec, &attached)?;
+        let pod = Pod { id: id.clone(), spec, state: PodState::ready(attached.addresses) };
         self.introduce_pod(&pod, undo).await?;
         self.state.put_pod(pod)?;
         fault::point("run_pod.ready");
@@ -150,26 +149,34 @@ impl Engine {
         Ok(namespaces)
     }
 
-    /// Gives the pod its addresses; in the host's network and in one of its own without links (CONTAINER) it has none.
+    /// Gives the pod its network; in the host's, and in one of its own without links (CONTAINER), it has no address.
     async fn attach_network(
         self: &Arc<Self>,
         id: &PodId,
         spec: &PodSpec,
         namespaces: PodNamespaces,
         undo: &mut Undo,
-    ) -> Result<Vec<std::net::IpAddr>, Error> {
-        let (Some(netns), Some(netlink)) = (namespaces.netns, namespaces.netlink) else { return Ok(Vec::new()) };
+    ) -> Result<Attached, Error> {
+        let none = Attached { addresses: Vec::new(), dns: None };
+        let (Some(netns), Some(netlink)) = (namespaces.netns, namespaces.netlink) else { return Ok(none) };
         if spec.namespaces().network() == NamespaceMode::Container {
             network::loopback_up(netlink).await?;
-            return Ok(Vec::new());
+            return Ok(none);
         }
         let engine = self.clone();
         let of_undo = id.clone();
-        undo.push("release the pod's addresses", move || async move { Ok(engine.network.remove(&of_undo).await?) });
-        let attachment = self.network.add(id, netns.as_fd(), netlink).await?;
-        self.network.publish(id, &attachment, host_ports(&spec.config)?).await?;
-        self.network.admit(id, party(&spec.config)?, attachment.ips().collect()).await?;
-        Ok(attachment.ips().collect())
+        undo.push("take the pod out of its network", move || async move { engine.leave_network(&of_undo).await });
+        let (config, ports) = (&spec.config, host_ports(&spec.config)?);
+        let new = NewPod { id, config, cgroup_parent: &spec.cgroup_parent, ports, netns, netlink };
+        let attached = self.network.add(new).await?;
+        self.network.admit(id, party(&spec.config)?, attached.addresses.clone()).await?;
+        Ok(attached)
+    }
+
+    /// Takes a pod out of its network while its monitor, if it has one, keeps its namespace.
+    pub(super) async fn leave_network(&self, id: &PodId) -> Result<(), Error> {
+        let monitor = self.monitors.get(id).map(|monitor| monitor.client.pid());
+        Ok(self.network.remove(id, monitor).await?)
     }
 
     /// What the pod network needs first, then what was asked for, so that the request has the last word.
@@ -234,7 +241,7 @@ fn validate(config: &PodSandboxConfig) -> Result<(), Error> {
 }
 
 /// The files that the pod's containers see in /etc unless they mount their own.
-fn write_pod_files(dir: &Path, spec: &PodSpec, addresses: &[std::net::IpAddr]) -> Result<(), Error> {
+fn write_pod_files(dir: &Path, spec: &PodSpec, attached: &Attached) -> Result<(), Error> {
     let label = file_label(spec);
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -244,11 +251,13 @@ fn write_pod_files(dir: &Path, spec: &PodSpec, addresses: &[std::net::IpAddr]) -
             .map_err(|errno| Error::Io { op: "label", path, source: errno.into() })
     };
     write("hostname", &dns::hostname(&spec.hostname)?)?;
-    write("resolv.conf", &dns::resolv_conf(spec.config.dns_config.as_ref(), &dns::host_resolv_conf())?)?;
+    // kubelet always names servers; who names none gets the network's, and the host's when it has none either.
+    let dns_config = spec.config.dns_config.as_ref().or(attached.dns.as_ref());
+    write("resolv.conf", &dns::resolv_conf(dns_config, &dns::host_resolv_conf())?)?;
     let hosts = if spec.host_network() {
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
-        dns::hosts(addresses, &spec.hostname)?
+        dns::hosts(&attached.addresses, &spec.hostname)?
     };
     write("hosts", &hosts)
 }

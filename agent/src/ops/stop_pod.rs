@@ -41,7 +41,7 @@ impl Engine {
         fault::point("stop_pod.containers_killed");
         self.tell_pod_stopped(pod).await;
         // Also of a pod that is not ready because its monitor was lost, in case its addresses could not be released then.
-        self.network.remove(&pod.id).await?;
+        self.leave_network(&pod.id).await?;
         fault::point("stop_pod.network_removed");
         self.end_monitor(&pod.id).await?;
         fault::point("stop_pod.monitor_ended");

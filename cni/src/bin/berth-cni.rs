@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cni::call::Call;
 use cni::client::Exec;
-use cni::plugins::{self, NAMES};
+use cni::plugins::{self, InProcess, NAMES};
 use cni::types::{CniError, Code, Command};
 
 /// No configuration is as long.
@@ -49,7 +49,7 @@ fn explain(name: &str) -> ExitCode {
 }
 
 fn run(name: &str, call: &Call) -> Result<Vec<u8>, CniError> {
-    let others = Exec::new(call.path.clone());
+    let others = InProcess::new(Exec::new(call.path.clone()));
     plugins::run(name, call, &others).unwrap_or_else(|| Err(CniError::new(Code::INTERNAL, "no such plugin")))
 }
 

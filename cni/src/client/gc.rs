@@ -33,6 +33,8 @@ impl<R: Runner> Client<R> {
                 });
                 errors.extend(dead.by_ref().filter_map(|record| {
                     let attachment: Result<Attachment, _> = record.recorded_attachment();
+                    // Whoever is dead has no namespace, and what is at its path by now may be somebody else's.
+                    let attachment = attachment.map(|one| Attachment { netns: None, ..one });
                     attachment.and_then(|one| self.del(&list.name, Some(list), &one, deadline)).err()
                 }));
             }

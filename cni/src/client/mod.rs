@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 pub use error::ClientError;
 pub use exec::Exec;
-pub use record::{RecordError, Records};
+pub use record::{RecordError, Recorded, Records};
 
 use crate::call::{Call, Runner};
 use crate::conf::{Capabilities, NetworkList, PluginConf};

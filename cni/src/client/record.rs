@@ -121,6 +121,19 @@ impl Record {
     }
 }
 
+/// Whose a record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The network.
+    pub network: NetworkName,
+    /// The container.
+    pub container: ContainerId,
+    /// Its interface.
+    pub interface: InterfaceName,
+    /// Whether its ADD has come to its end.
+    pub result: bool,
+}
+
 /// The records' folder.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -143,6 +156,22 @@ impl Records {
     pub fn attachments(&self, network: &NetworkName) -> Result<Vec<Attachment>, ClientError> {
         let of_network = |record: &Record| record.network == network.as_str();
         self.all()?.iter().filter(|record| of_network(record)).map(Record::recorded_attachment).collect()
+    }
+
+    /// Whose records there are, and of which networks. What cannot be read is told one by one, and does not hide the others. Removes
+    /// what a crash left of a record that was being written, so nobody may be writing.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn take_stock(&self) -> Result<Vec<Result<Recorded, ClientError>>, RecordError> {
+        let mut found = Vec::new();
+        for path in self.paths()? {
+            match path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                true => fs::remove_file(&path).map_err(failed("remove", &path))?,
+                false => found.extend(read(&path).map_err(ClientError::from).and_then(recorded).transpose()),
+            }
+        }
+        Ok(found)
     }
 
     /// All networks that the records know of, each once.
@@ -195,20 +224,31 @@ impl Records {
 
     /// All records; a file that begins with a dot is one that is being written.
     pub(super) fn all(&self) -> Result<Vec<Record>, RecordError> {
-        let listing = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(failed("list", &self.folder))?,
-        };
         let mut records = Vec::new();
-        for entry in listing {
-            let entry = entry.map_err(failed("list", &self.folder))?;
-            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                records.extend(read(&entry.path())?);
+        for path in self.paths()? {
+            if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                records.extend(read(&path)?);
             }
         }
         records.sort_by(|a, b| (&a.container_id, &a.if_name).cmp(&(&b.container_id, &b.if_name)));
         Ok(records)
     }
+
+    fn paths(&self) -> Result<Vec<PathBuf>, RecordError> {
+        let listing = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed("list", &self.folder))?,
+        };
+        let path = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.path());
+        listing.map(path).collect::<io::Result<_>>().map_err(failed("list", &self.folder))
+    }
+}
+
+fn recorded(record: Option<Record>) -> Result<Option<Recorded>, ClientError> {
+    let Some(record) = record else { return Ok(None) };
+    let (network, container, interface) =
+        (record.network.parse()?, record.container_id.parse()?, record.if_name.parse()?);
+    Ok(Some(Recorded { network, container, interface, result: record.result.is_some() }))
 }
 
 fn name(network: &str, container: &str, interface: &str) -> String {

@@ -5,19 +5,14 @@
 //! file without an owner is the trace of a crash between two system calls and is removed at the next opening.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::fs::{FlockOperation, flock};
-
-use super::Pool;
-
-/// How often a store that is open elsewhere is tried: it is open for a millisecond.
-const POLL: Duration = Duration::from_millis(1);
+use super::files::Made;
+use super::{Files, Pool};
 
 /// Who has an address: a container and the name of its interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,14 +56,19 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    pub(super) fn exhausted(pool: &Pool, leases: usize) -> Self {
+        let pool = pool.ranges().iter().map(|r| r.subnet().to_string()).collect::<Vec<_>>().join(", ");
+        Self::Exhausted { pool, leases }
+    }
+}
+
 /// Leases on disk, and the same in memory.
 #[derive(Debug)]
 pub struct Store {
-    folder: PathBuf,
+    files: Files,
     leases: HashMap<IpAddr, Lease>,
     last: HashMap<usize, IpAddr>,
-    /// Holds the lock of the folder until the store is dropped.
-    _lock: File,
 }
 
 impl Store {
@@ -85,37 +85,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Locked`] when it is still open at the deadline.
     pub fn open_until(folder: impl Into<PathBuf>, deadline: Instant) -> Result<Self, StoreError> {
-        let folder = folder.into();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&folder)
-            .map_err(|source| failed("create", &folder, source))?;
-        let path = folder.join("lock");
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| failed("open", &path, source))?;
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(POLL),
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked { path: folder }),
-                Err(errno) => return Err(failed("lock", &path, errno.into())),
-            }
-        }
-        let mut store = Self { folder, leases: HashMap::new(), last: HashMap::new(), _lock: lock };
+        Files::open_until(folder, deadline)?.read_all()
+    }
+
+    pub(super) fn read(files: Files) -> Result<Self, StoreError> {
+        let mut store = Self { files, leases: HashMap::new(), last: HashMap::new() };
         store.load()?;
         Ok(store)
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        let listing = fs::read_dir(&self.folder).map_err(|source| failed("list", &self.folder, source))?;
+        let failed_to_list = |source| failed("list", self.files.folder(), source);
+        let listing = fs::read_dir(self.files.folder()).map_err(failed_to_list)?;
         for entry in listing {
-            let entry = entry.map_err(|source| failed("list", &self.folder, source))?;
+            let entry = entry.map_err(failed_to_list)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = entry.path();
             if let Some(index) = name.strip_prefix("last_reserved_ip.").and_then(|n| n.parse::<usize>().ok()) {
@@ -142,8 +125,7 @@ impl Store {
         loop {
             let last = self.last.get(&index).copied();
             let Some(address) = pool.next_free(last, |address| self.leases.contains_key(&address)) else {
-                let pool = pool.ranges().iter().map(|r| r.subnet().to_string()).collect::<Vec<_>>().join(", ");
-                return Err(StoreError::Exhausted { pool, leases: self.leases.len() });
+                return Err(StoreError::exhausted(pool, self.leases.len()));
             };
             if self.reserve(address, lease)? {
                 return match self.remember(index, address) {
@@ -165,30 +147,17 @@ impl Store {
 
     /// Makes an address's file. False when it was there though the store did not know it: it is known now.
     fn reserve(&mut self, address: IpAddr, lease: &Lease) -> Result<bool, StoreError> {
-        let path = self.path(address);
-        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let text = fs::read(&path).unwrap_or_default();
-                let unknown = Lease { owner: "unknown".into(), interface: String::new() };
-                self.leases.insert(address, lease_of(&text).unwrap_or(unknown));
-                return Ok(false);
-            }
-            Err(source) => return Err(failed("create", &path, source)),
+        let (leased, lease) = match self.files.make(address, lease)? {
+            Made::Leased => (true, lease.clone()),
+            Made::Taken(other) => (false, other),
         };
-        if let Err(source) = file.write_all(format!("{}\r\n{}", lease.owner, lease.interface).as_bytes()) {
-            let _ = fs::remove_file(&path);
-            return Err(failed("write", &path, source));
-        }
-        self.leases.insert(address, lease.clone());
-        Ok(true)
+        self.leases.insert(address, lease);
+        Ok(leased)
     }
 
-    /// Where the next search starts. Losing it costs nothing but an early reuse, so it is neither synced nor renamed.
     fn remember(&mut self, index: usize, address: IpAddr) -> Result<(), StoreError> {
         self.last.insert(index, address);
-        let path = self.folder.join(format!("last_reserved_ip.{index}"));
-        fs::write(&path, address.to_string()).map_err(|source| failed("write", &path, source))
+        self.files.remember(index, address)
     }
 
     /// The addresses of an owner, lowest first.
@@ -209,12 +178,7 @@ impl Store {
     /// # Errors
     /// When its file cannot be removed: the address stays leased.
     pub fn release(&mut self, address: IpAddr) -> Result<(), StoreError> {
-        let path = self.path(address);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(failed("remove", &path, source)),
-        }
+        self.files.release(address)?;
         self.leases.remove(&address);
         Ok(())
     }
@@ -246,27 +210,23 @@ impl Store {
         let outcomes: Vec<_> = addresses.iter().map(|address| self.release(*address)).collect();
         outcomes.into_iter().collect::<Result<(), _>>().map(|()| addresses)
     }
-
-    fn path(&self, address: IpAddr) -> PathBuf {
-        self.folder.join(address.to_string())
-    }
 }
 
 /// None for a file that a crash left without an owner.
-fn lease_of(text: &[u8]) -> Option<Lease> {
+pub(super) fn lease_of(text: &[u8]) -> Option<Lease> {
     let text = std::str::from_utf8(text).ok()?;
     let mut lines = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty());
     let owner = lines.next()?.to_owned();
     Some(Lease { owner, interface: lines.next().unwrap_or_default().to_owned() })
 }
 
-fn check_owner(lease: &Lease) -> Result<(), StoreError> {
+pub(super) fn check_owner(lease: &Lease) -> Result<(), StoreError> {
     let one_line = |text: &str| !text.contains(['\r', '\n']);
     let good = !lease.owner.trim().is_empty() && one_line(&lease.owner) && one_line(&lease.interface);
     if good { Ok(()) } else { Err(StoreError::InvalidOwner(lease.owner.clone())) }
 }
 
-fn failed(operation: &'static str, path: &Path, source: io::Error) -> StoreError {
+pub(super) fn failed(operation: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::File { operation, path: path.into(), source }
 }
 

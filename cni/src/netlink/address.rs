@@ -104,6 +104,19 @@ impl Socket {
     pub fn addresses(&mut self) -> Result<Vec<Address>, NetlinkError> {
         Ok(self.dump(&addresses_dump())?.into_iter().filter_map(address_of).collect())
     }
+
+    /// The addresses of one link, which costs the same however many links there are.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn addresses_of(&mut self, link: u32) -> Result<Vec<Address>, NetlinkError> {
+        let mut request = addresses_dump();
+        if let RouteNetlinkMessage::GetAddress(message) = &mut request.message {
+            message.header.index = link;
+        }
+        let answers = self.dump_some(&request)?;
+        Ok(answers.into_iter().filter_map(address_of).filter(|address| address.link == link).collect())
+    }
 }
 
 fn message_of(link: u32, net: IpNet) -> AddressMessage {

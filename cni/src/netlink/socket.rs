@@ -122,6 +122,17 @@ impl Socket {
         Err(NetlinkError::Interrupted { what: request.what.clone() })
     }
 
+    /// The same of what the request's header names, as far as the kernel can tell it apart: the answers may be more.
+    ///
+    /// # Errors
+    /// As for [`Socket::dump`].
+    pub(super) fn dump_some(&mut self, request: &Request) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.transport.be_strict(true);
+        let answers = self.dump(request);
+        self.transport.be_strict(false);
+        answers
+    }
+
     /// `None` when the listing changed meanwhile.
     fn dump_once(&mut self, request: &Request) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
         let sequence = self.send(std::slice::from_ref(request), NLM_F_DUMP)?;
@@ -189,6 +200,11 @@ mod tests {
         let mut socket = Socket::open().unwrap();
         let lo = socket.link(super::super::LOOPBACK_INDEX).unwrap();
         assert_eq!(lo.name, "lo");
+        let all = socket.addresses().unwrap();
+        let of_lo: Vec<_> = all.iter().filter(|address| address.link == lo.index).cloned().collect();
+        assert_eq!(socket.addresses_of(lo.index).unwrap(), of_lo);
+        assert_eq!(socket.addresses_of(i32::MAX as u32).unwrap_or_default(), []);
+        assert_eq!(socket.addresses().unwrap().len(), all.len(), "and all are listed again");
         let error = socket.link_by_name("no-such-link").unwrap_err();
         assert!(error.not_found(), "{error}");
     }

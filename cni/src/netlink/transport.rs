@@ -28,6 +28,13 @@ nix::setsockopt_impl!(ExtAck, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, bool, ni
 struct CapAck;
 nix::setsockopt_impl!(CapAck, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, bool, nix::sys::socket::sockopt::SetBool);
 
+/// linux/netlink.h; libc does not name it.
+const NETLINK_GET_STRICT_CHK: libc::c_int = 12;
+/// Listings heed what their request asks for (netlink(7)).
+#[derive(Clone, Copy)]
+struct StrictCheck;
+nix::setsockopt_impl!(StrictCheck, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, bool, nix::sys::socket::sockopt::SetBool);
+
 /// An open socket with its receive buffer.
 #[derive(Debug)]
 pub(crate) struct Transport {
@@ -56,6 +63,11 @@ impl Transport {
         set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))
             .map_err(|errno| failed("setsockopt(SO_RCVTIMEO)", errno))?;
         Ok(Self { fd, buffer: vec![0; RECEIVE_BUFFER] })
+    }
+
+    /// Whether listings heed what they are asked for; before Linux 4.20 they list everything in any case.
+    pub(super) fn be_strict(&self, strict: bool) {
+        let _ = nix::sys::socket::setsockopt(&self.fd, StrictCheck, &strict);
     }
 
     /// Has the kernel's news of these groups sent here (bits, netlink(7)).

@@ -1,6 +1,7 @@
 //! What is there: sets of a table, elements of a set.
 
 use super::message::comment_of;
+use super::socket::turn;
 use super::{Element, Family, Nftables};
 use crate::netlink::NetlinkError;
 use crate::netlink::attributes::{attribute, attributes};
@@ -14,6 +15,10 @@ const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 /// `struct nlmsghdr` and `struct nfgenmsg`
 const HEADERS: usize = 20;
+/// `nfgenmsg.res_id`: the number of the ruleset, which every commit raises.
+const GENERATION: std::ops::Range<usize> = 18..20;
+/// How often a listing is begun anew.
+const MOST_ATTEMPTS: usize = 100;
 
 impl Nftables {
     /// The names of a table's sets and maps; none when there is no table.
@@ -21,11 +26,8 @@ impl Nftables {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn sets(&mut self, family: Family, table: &str) -> Result<Vec<String>, NetlinkError> {
-        let mut names = Vec::new();
-        self.dump("nftables: list sets", NFT_MSG_GETSET, family, &[table], |body| {
-            names.extend(attribute(body, 2).map(text));
-        })?;
-        Ok(names)
+        let bodies = self.dump("nftables: list sets", NFT_MSG_GETSET, family, &[table])?;
+        Ok(bodies.iter().filter_map(|body| attribute(body, 2)).map(text).collect())
     }
 
     /// The elements of a set or map; none when it is not there.
@@ -33,34 +35,47 @@ impl Nftables {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn elements(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<Element>, NetlinkError> {
-        let mut elements = Vec::new();
-        self.dump("nftables: list elements", NFT_MSG_GETSETELEM, family, &[table, set], |body| {
-            let list = attribute(body, 3).unwrap_or_default();
-            elements.extend(attributes(list).filter_map(|(_, element)| element_of(element)));
-        })?;
-        Ok(elements)
+        let bodies = self.dump("nftables: list elements", NFT_MSG_GETSETELEM, family, &[table, set])?;
+        let lists = bodies.iter().map(|body| attribute(body, 3).unwrap_or_default());
+        Ok(lists.flat_map(attributes).filter_map(|(_, element)| element_of(element)).collect())
     }
 
-    /// Asks for a listing; `names` are the request's first attributes.
-    fn dump(
+    /// Asks for a listing, until one is whole; `names` are the request's first attributes.
+    fn dump(&mut self, what: &str, kind: u16, family: Family, names: &[&str]) -> Result<Vec<Vec<u8>>, NetlinkError> {
+        for _ in 0..MOST_ATTEMPTS {
+            // In this process nobody changes anything meanwhile.
+            let _turn = turn();
+            if let Some(bodies) = self.try_dump(what, kind, family, names)? {
+                return Ok(bodies);
+            }
+        }
+        Err(refused(what, libc::EAGAIN, Some("the rules keep changing while they are listed".into())))
+    }
+
+    /// None when something was changed meanwhile: the kernel goes on by a count of what it has told, so elements may be missing.
+    fn try_dump(
         &mut self,
         what: &str,
         kind: u16,
         family: Family,
         names: &[&str],
-        mut each: impl FnMut(&[u8]),
-    ) -> Result<(), NetlinkError> {
+    ) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         self.transport.send(&request(kind, family, sequence, names))?;
-        let mut done = false;
+        let (mut done, mut interrupted, mut generation, mut bodies) = (false, false, None, Vec::new());
         while !done {
             self.transport.receive(what, |frame| {
                 if frame.sequence != sequence {
                     return Ok(());
                 }
+                interrupted |= frame.interrupted;
                 match frame.body {
-                    Body::Data(bytes) => each(bytes.get(HEADERS..).unwrap_or_default()),
+                    Body::Data(bytes) => {
+                        let told = bytes.get(GENERATION).map(<[u8]>::to_vec);
+                        interrupted |= generation.get_or_insert_with(|| told.clone()) != &told;
+                        bodies.push(bytes.get(HEADERS..).unwrap_or_default().to_vec());
+                    }
                     Body::Done { errno: 0 } | Body::Acknowledgement { errno: 0, .. } => done = true,
                     Body::Done { errno: libc::ENOENT } | Body::Acknowledgement { errno: libc::ENOENT, .. } => {
                         done = true
@@ -71,7 +86,7 @@ impl Nftables {
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok((!interrupted).then_some(bodies))
     }
 }
 

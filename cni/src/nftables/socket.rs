@@ -1,9 +1,18 @@
 //! The NETLINK_NETFILTER socket.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::Transaction;
 use crate::netlink::NetlinkError;
 use crate::netlink::reply::Body;
 use crate::netlink::transport::{Transport, refused};
+
+/// One at a time in this process, as it is in the kernel, too: so a listing is not changed by our own threads.
+static TURN: Mutex<()> = Mutex::new(());
+
+pub(super) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A socket for transactions. It acts on the network namespace it was made in.
 #[derive(Debug)]
@@ -35,6 +44,7 @@ impl Nftables {
         if transaction.is_empty() {
             return Ok(());
         }
+        let _turn = turn();
         let names: Vec<_> = transaction.names().collect();
         let begin = self.sequence.wrapping_add(1);
         self.sequence = begin.wrapping_add(names.len() as u32 + 1);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::link::{host_name, host_socket, kernel};
 use super::request::Network;
 use crate::call::{Call, RunError};
 use crate::types::{AddResult, CniError, Code, Command};
@@ -30,9 +31,30 @@ pub(super) fn del(network: &Network<'_>) -> Result<(), CniError> {
     pass_on(network, Command::Del)
 }
 
-/// Takes addresses back after `error`, which it returns.
-pub(super) fn undo(network: &Network<'_>, error: CniError) -> CniError {
-    match del(network) {
+/// An ADD after an ADD is refused before it gets addresses, which nobody would give back: the link of the first is there.
+pub(super) fn refuse_second(network: &Network<'_>, owner: &str) -> Result<(), CniError> {
+    if kind(network).is_none() {
+        return Ok(());
+    }
+    match host_socket()?.link_by_name(&host_name(owner, 0)) {
+        Ok(link) if link.alias.as_deref() == Some(owner) => {
+            let reason = format!("{} is there already: ADD without a DEL between", link.name);
+            Err(CniError::new(Code::INTERNAL, reason))
+        }
+        Err(error) if !error.not_found() => Err(kernel(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Gives back the addresses of an ADD that has failed, and none besides; returns its error.
+pub(super) fn undo(network: &Network<'_>, leased: &AddResult, error: CniError) -> CniError {
+    let mut config = network.config.clone();
+    config.insert("prevResult".into(), leased.to_value(network.version));
+    let given_back = match kind(network) {
+        Some(kind) => run_with(network, kind, Command::Del, Value::Object(config).to_string().into_bytes()).map(drop),
+        None => Ok(()),
+    };
+    match given_back {
         Ok(()) => error,
         Err(undo) => {
             CniError { msg: format!("{}; and then giving back the addresses failed: {undo}", error.msg), ..error }
@@ -48,12 +70,12 @@ pub(super) fn pass_on(network: &Network<'_>, command: Command) -> Result<(), Cni
     }
 }
 
-/// In this process when it is one of ours.
 fn run(network: &Network<'_>, kind: &str, command: Command) -> Result<Vec<u8>, CniError> {
-    let call = Call { command, ..network.call.clone() };
-    if let Some(outcome) = super::run(kind, &call, network.others) {
-        return outcome.map_err(|error| error.context(kind));
-    }
+    run_with(network, kind, command, network.call.input.clone())
+}
+
+fn run_with(network: &Network<'_>, kind: &str, command: Command, input: Vec<u8>) -> Result<Vec<u8>, CniError> {
+    let call = Call { command, input, ..network.call.clone() };
     network.others.run(kind, &call).map_err(|error| match error {
         RunError::Failed { error, .. } => error.context(kind),
         other => CniError::of(Code::INTERNAL, &other),

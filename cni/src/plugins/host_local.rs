@@ -1,6 +1,6 @@
 //! `host-local`: addresses of this host's own, leased in files. The files are those of the reference plugin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::Plugin;
 use super::request::{Common, Living, Network, Target};
 use crate::conf::IpRange;
-use crate::ipam::{Lease, Pool, Range, Store, StoreError};
+use crate::ipam::{Files, Lease, Pool, Range, Store, StoreError};
 use crate::types::{AddResult, CniError, Code, Dns, IpConfig, Route};
 
 const DEFAULT_FOLDER: &str = "/var/lib/cni/networks";
@@ -38,14 +38,14 @@ impl Plugin for HostLocal {
         let pools = pools(&ipam, &common)?;
         let mut wanted = wanted(&common, target)?;
         let dns = dns(&ipam)?;
-        let mut store = open(network, &ipam)?;
+        let files = open(network, &ipam)?;
         let lease = Lease { owner: target.container.to_string(), interface: target.interface.to_string() };
         let mut result = AddResult { routes: ipam.routes, dns, ..AddResult::default() };
-        let leased = lease_all(&mut store, &pools, &mut wanted, &lease, &mut result);
+        let leased = lease_all(&files, &pools, &mut wanted, &lease, &mut result);
         match leased {
             Ok(()) => Ok(result),
             Err(error) => {
-                let undo = result.ips.iter().try_for_each(|ip| store.release(ip.address.addr()));
+                let undo = result.ips.iter().try_for_each(|ip| files.release(ip.address.addr()));
                 Err(match undo {
                     Ok(()) => error,
                     Err(undo) => error.context(format!("giving back addresses failed ({undo}) after")),
@@ -60,15 +60,27 @@ impl Plugin for HostLocal {
             return Ok(());
         }
         let (owner, interface) = (target.container.as_str(), target.interface.as_str());
-        let mut store = open(network, &ipam)?;
         // Files of the first versions have no interface.
         let own = |lease: &Lease| lease.owner == owner && [interface, ""].contains(&lease.interface.as_str());
-        store.release_where(own).map(drop).map_err(store_error)
+        let files = open(network, &ipam)?;
+        // What ADD has given is in its result, one address of each pool. Only when it is not all of it everything is read.
+        let mut released = 0;
+        for ip in network.previous.iter().flat_map(|previous| &previous.ips) {
+            let address = ip.address.addr();
+            if files.lease(address).map_err(store_error)?.as_ref().is_some_and(own) {
+                files.release(address).map_err(store_error)?;
+                released += 1;
+            }
+        }
+        if released > 0 && pools(&ipam, &network.conf()?).is_ok_and(|pools| pools.len() == released) {
+            return Ok(());
+        }
+        read_all(files)?.release_where(own).map(drop).map_err(store_error)
     }
 
     fn check(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {
         let ipam: Ipam = network.ipam()?;
-        let store = open(network, &ipam)?;
+        let store = read_all(open(network, &ipam)?)?;
         match store.addresses_of(target.container.as_str()).is_empty() {
             false => Ok(()),
             true => {
@@ -82,7 +94,7 @@ impl Plugin for HostLocal {
         if !folder(network, &ipam).is_dir() {
             return Ok(());
         }
-        let mut store = open(network, &ipam)?;
+        let mut store = read_all(open(network, &ipam)?)?;
         let dead = |lease: &Lease| !living.has(&lease.owner, &lease.interface);
         store.release_where(dead).map(drop).map_err(store_error)
     }
@@ -90,8 +102,8 @@ impl Plugin for HostLocal {
     fn status(&self, network: &Network<'_>) -> Result<(), CniError> {
         let ipam: Ipam = network.ipam()?;
         let pools = pools(&ipam, &network.conf()?)?;
-        let store = open(network, &ipam)?;
-        let full = pools.iter().find(|pool| pool.next_free(None, |ip| store.leases().contains_key(&ip)).is_none());
+        let taken: HashSet<IpAddr> = open(network, &ipam)?.addresses().map_err(store_error)?.into_iter().collect();
+        let full = pools.iter().find(|pool| pool.next_free(None, |ip| taken.contains(&ip)).is_none());
         match full.and_then(|pool| pool.ranges().first()) {
             None => Ok(()),
             Some(range) => {
@@ -101,30 +113,24 @@ impl Plugin for HostLocal {
     }
 }
 
-/// One address of each pool: the one that was asked for, or the next free one.
+/// One address of each pool: the one that was asked for, or the next free one. That the container has none yet is not looked up,
+/// which would be to read every lease: the specification forbids a second ADD, and the interface that is there refuses it.
 fn lease_all(
-    store: &mut Store,
+    files: &Files,
     pools: &[Pool],
     wanted: &mut Vec<IpAddr>,
     lease: &Lease,
     result: &mut AddResult,
 ) -> Result<(), CniError> {
-    let before = store.addresses_of(&lease.owner);
-    let own = |ip: &IpAddr| store.leases().get(ip).is_some_and(|one| one.interface == lease.interface);
-    let before: Vec<IpAddr> = before.into_iter().filter(own).collect();
     for (index, pool) in pools.iter().enumerate() {
-        if let Some(address) = before.iter().find(|address| pool.range_of(**address).is_some()) {
-            let reason = format!("{address} is leased to container {} already", lease.owner);
-            return Err(CniError::new(Code::INTERNAL, format!("{reason}: ADD without a DEL between")));
-        }
         let of_pool = |ip: &IpAddr| pool.ranges().iter().any(|range| range.subnet().contains(ip));
         let address = match wanted.iter().position(of_pool) {
             Some(position) => {
                 let address = wanted.remove(position);
-                take(store, pool, address, lease)?;
+                take(files, pool, address, lease)?;
                 address
             }
-            None => store.allocate(index, pool, lease).map_err(store_error)?,
+            None => files.allocate(index, pool, lease).map_err(store_error)?,
         };
         let Some(range) = pool.range_of(address) else { continue };
         let net = IpNet::new(address, range.subnet().prefix_len());
@@ -137,11 +143,11 @@ fn lease_all(
     }
 }
 
-fn take(store: &mut Store, pool: &Pool, address: IpAddr, lease: &Lease) -> Result<(), CniError> {
+fn take(files: &Files, pool: &Pool, address: IpAddr, lease: &Lease) -> Result<(), CniError> {
     if pool.range_of(address).is_none() {
         return Err(CniError::config(format!("{address} was asked for and is not handed out: a gateway, or no host")));
     }
-    match store.take(address, lease).map_err(store_error)? {
+    match files.take(address, lease).map_err(store_error)? {
         true => Ok(()),
         false => Err(CniError::config(format!("{address} was asked for and is leased to another container"))),
     }
@@ -207,8 +213,12 @@ fn folder(network: &Network<'_>, ipam: &Ipam) -> PathBuf {
 }
 
 /// Waits for whoever is at it, until the caller's patience ends.
-fn open(network: &Network<'_>, ipam: &Ipam) -> Result<Store, CniError> {
-    Store::open_until(folder(network, ipam), network.call.deadline).map_err(store_error)
+fn open(network: &Network<'_>, ipam: &Ipam) -> Result<Files, CniError> {
+    Files::open_until(folder(network, ipam), network.call.deadline).map_err(store_error)
+}
+
+fn read_all(files: Files) -> Result<Store, CniError> {
+    files.read_all().map_err(store_error)
 }
 
 fn store_error(error: StoreError) -> CniError {

@@ -79,7 +79,7 @@ fn plugin(name: &str) -> Option<&'static dyn Plugin> {
 }
 
 /// Runs one of the plugins in this process and returns what it prints; none when `name` is none of them. Plugins that
-/// it delegates to and that are not here are run by `others`.
+/// it delegates to are run by `others`, which may be an [`InProcess`] again.
 pub fn run(name: &str, call: &Call, others: &dyn Runner) -> Option<Result<Vec<u8>, CniError>> {
     let plugin = plugin(name)?;
     Some(carry_out(plugin, call, others).map_err(|error| in_version(call, error)))
@@ -132,18 +132,25 @@ pub fn print_error(error: &CniError) -> Vec<u8> {
 #[derive(Debug, Clone)]
 pub struct InProcess<R> {
     others: R,
+    except: Vec<String>,
 }
 
 impl<R: Runner> InProcess<R> {
     /// `others` runs what is not here, and what is delegated to what is not here.
     pub fn new(others: R) -> Self {
-        Self { others }
+        Self { others, except: Vec::new() }
+    }
+
+    /// These are run by the other runner though they are here: the operator wants another program of that name.
+    pub fn except(self, names: Vec<String>) -> Self {
+        Self { except: names, ..self }
     }
 }
 
 impl<R: Runner> Runner for InProcess<R> {
     fn run(&self, name: &str, call: &Call) -> Result<Vec<u8>, RunError> {
-        match run(name, call, &self.others) {
+        let here = if self.except.iter().any(|one| one == name) { None } else { run(name, call, self) };
+        match here {
             Some(Ok(output)) => Ok(output),
             Some(Err(error)) => Err(RunError::Failed { plugin: name.into(), command: call.command, error }),
             None => self.others.run(name, call),

@@ -51,9 +51,10 @@ impl Plugin for Ptp {
     fn add(&self, network: &Network<'_>, target: &Target) -> Result<AddResult, CniError> {
         let conf = Conf::read(network)?;
         let (owner, netns) = (network.owner(target)?, target.netns()?);
+        delegate::refuse_second(network, &owner)?;
         let leased = delegate::add(network)?.ok_or_else(|| CniError::config("ipam: ptp needs addresses"))?;
-        connect(&conf, &owner, target, &netns, leased)
-            .map_err(|error| delegate::undo(network, veth::take_back(&owner, error)))
+        connect(&conf, &owner, target, &netns, leased.clone())
+            .map_err(|error| delegate::undo(network, &leased, veth::take_back(&owner, error)))
     }
 
     fn del(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {

@@ -49,9 +49,9 @@ impl Plugin for Stacked {
         let plan = self.plan(network, target)?;
         let netns = target.netns()?;
         let leased = delegate::add(network)?;
-        let given = leased.or_else(|| self.given_before(network)).unwrap_or_default();
+        let given = leased.clone().or_else(|| self.given_before(network)).unwrap_or_default();
         let made = self.connect(&plan, target, &netns, given);
-        made.map_err(|error| delegate::undo(network, error))
+        made.map_err(|error| delegate::undo(network, &leased.unwrap_or_default(), error))
     }
 
     fn del(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {

@@ -123,6 +123,20 @@ fn a_del_needs_no_namespace_and_can_be_repeated() {
 }
 
 #[test]
+fn a_second_add_is_refused_and_takes_nothing() {
+    own_host!(a_second_add_is_refused_and_takes_nothing, |host: Host| {
+        let pod = host.pod("c1");
+        host.add(By::Exec, &pod, &bridge(&host));
+        let (leases, links) = (host.leases("net"), host.links());
+        for by in [By::Exec, By::Call] {
+            let again = host.run(by, Command::Add, Some(&pod), &bridge(&host));
+            assert_eq!(code(again), Some(Code::INTERNAL));
+            assert_eq!((host.leases("net"), host.links()), (leases.clone(), links.clone()));
+        }
+    });
+}
+
+#[test]
 fn a_leftover_of_another_is_taken_over() {
     own_host!(a_leftover_of_another_is_taken_over, |host: Host| {
         let config = with(&bridge(&host), json!({"ipMasq": true}));

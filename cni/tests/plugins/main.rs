@@ -7,6 +7,7 @@
 mod addresses;
 mod bridge;
 mod chained;
+mod in_process;
 mod loopback;
 mod portmap;
 mod ptp;

@@ -5,6 +5,7 @@ mod agent;
 mod apparmor;
 mod budgets;
 mod checkpoints;
+mod cni;
 mod containerd;
 mod disk;
 mod fault_points;

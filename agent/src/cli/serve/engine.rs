@@ -8,13 +8,15 @@ use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixListener;
 
 use super::handlers::handlers;
-use crate::config::{CgroupDriver, Config, Ipv6Subnet, UserNamespaces};
+use crate::config::{self, CgroupDriver, Config, Ipv6Subnet, UserNamespaces};
 use crate::image::{ImageConfig, ImageError, ImageStore};
 use crate::libcontainer::apparmor;
 use crate::libcontainer::cgroup::{Cgroup, CgroupError, Driver, Layout, Systemd};
 use crate::libcontainer::host::{self, HostError};
 use crate::monitor::client::{MonitorError, Spawner, SpawnerConfig};
-use crate::network::{NetworkConfig, NetworkError, PodNetwork, SubnetV6};
+use crate::network::{
+    Mode as NetworkMode, NetworkConfig, NetworkError, NetworksConfig, PluginConfig, PodNetworks, SubnetV6,
+};
 use crate::nri::{self, Nri};
 use crate::ops::{self, Engine, IdBlocks, NodeFiles, Parts, Paths};
 use crate::stream::StreamServer;
@@ -22,7 +24,7 @@ use crate::stream::StreamServer;
 /// Where monitors are with the systemd driver, unless the configuration says otherwise.
 const MONITOR_SCOPE: &str = "system.slice/berth-monitors.scope";
 
-/// How often the pod network is looked after.
+/// How often the pod networks are looked after.
 const TEND_PERIOD: Duration = Duration::from_secs(10);
 
 /// A part that cannot be made.
@@ -67,7 +69,7 @@ pub(super) async fn start(
     // The five do not need each other, and each has a disk or another process to wait for.
     let (images, network, profile, handlers, spawner) = tokio::join!(
         tokio::task::spawn_blocking(move || ImageStore::open(&root, image_config)),
-        PodNetwork::open(network(config)),
+        PodNetworks::open(networks(config)),
         default_profile(host.apparmor),
         tokio::task::spawn_blocking(move || handlers(&configuration)),
         Spawner::start(SpawnerConfig {
@@ -140,9 +142,9 @@ async fn default_profile(active: bool) -> Option<String> {
     }
 }
 
-/// Tries again to set the pod network up while it is not ready (iptables was missing, another network overlapped), and puts back
-/// what others took away. A network that is well costs next to nothing.
-fn tend(network: Arc<PodNetwork>) {
+/// Looks after the pod networks: one that is not ready is set up again (iptables was missing, another network overlapped), what others
+/// took away is put back, and plugins are asked whether they are ready. An embedded network that is well costs next to nothing.
+fn tend(network: Arc<PodNetworks>) {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(TEND_PERIOD).await;
@@ -169,7 +171,26 @@ fn images(config: &Config) -> ImageConfig {
     }
 }
 
-fn network(config: &Config) -> NetworkConfig {
+fn networks(config: &Config) -> NetworksConfig {
+    let network = &config.network;
+    NetworksConfig {
+        mode: match network.mode {
+            config::NetworkMode::Auto => NetworkMode::Auto,
+            config::NetworkMode::Embedded => NetworkMode::Embedded,
+            config::NetworkMode::Cni => NetworkMode::Plugins,
+        },
+        embedded: embedded_network(config),
+        plugins: PluginConfig {
+            conf_dir: network.conf_dir.clone(),
+            bin_dirs: network.bin_dirs.clone(),
+            cache_dir: network.cache_dir.clone().unwrap_or_else(|| config.paths.root.join("cni")),
+            timeout: network.plugin_timeout.0,
+            exec: network.exec_plugins.clone(),
+        },
+    }
+}
+
+fn embedded_network(config: &Config) -> NetworkConfig {
     let network = &config.network;
     NetworkConfig {
         bridge: network.bridge.clone(),

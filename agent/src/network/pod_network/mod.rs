@@ -16,6 +16,7 @@ use cni::ipam::Store;
 use cni::netlink::{BridgePort, Socket, Watch, configure_port, delete_link};
 use ipnet::IpNet;
 
+use super::error::whole_text;
 use super::host::{self, BridgeState};
 use super::hostport::{HostPort, HostPorts};
 use super::isolation::{Isolation, Party};
@@ -293,21 +294,6 @@ impl PodNetwork {
         }
         Ok(swept?)
     }
-}
-
-/// An error with its causes, for people.
-fn whole_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// A panic of another thread leaves nothing here half changed that the next step would not repair.

@@ -83,8 +83,8 @@ fn addresses(
     if gateways.iter().any(|net| net.addr().is_ipv6()) {
         sysctl::set_of("ipv6", &bridge.name, "disable_ipv6", "0").map_err(|error| CniError::of(Code::IO, &error))?;
     }
-    let all = socket.addresses().map_err(kernel)?;
-    let present: Vec<IpNet> = all.iter().filter(|it| it.link == bridge.index).map(|it| it.net).collect();
+    let present = socket.addresses_of(bridge.index).map_err(kernel)?;
+    let present: Vec<IpNet> = present.iter().map(|it| it.net).collect();
     let mut batch = Vec::new();
     for gateway in gateways.iter().filter(|gateway| !present.contains(gateway)) {
         for other in plan::in_the_way(*gateway, &present) {

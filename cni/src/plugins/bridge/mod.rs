@@ -28,9 +28,10 @@ impl Plugin for Bridge {
         let conf = Conf::read(network)?;
         let mac = asked_mac(&network.conf::<Common>()?, &conf.mac, target)?;
         let (owner, netns) = (network.owner(target)?, target.netns()?);
+        delegate::refuse_second(network, &owner)?;
         let leased = delegate::add(network)?.unwrap_or_default();
-        let made = connect(&conf, &owner, target, &netns, mac, leased);
-        made.map_err(|error| delegate::undo(network, veth::take_back(&owner, error)))
+        let made = connect(&conf, &owner, target, &netns, mac, leased.clone());
+        made.map_err(|error| delegate::undo(network, &leased, veth::take_back(&owner, error)))
     }
 
     fn del(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {

@@ -1,0 +1,235 @@
+//! The pod network that CNI plugins make: the list that is in force, a pod's ADD, whether the plugins are ready.
+//!
+//! Order of an `add`: the record is written (`cni::client`; it names pod and network), then the plugins run. A crash after any
+//! step leaves the record, by which the next start takes back what was done. `removal`: the way back. Plugins are not
+//! trusted to answer: whoever waits for one is not in the way of anybody else, and `status` is answered from memory.
+
+mod lists;
+mod quantity;
+mod removal;
+mod request;
+mod watch;
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use cni::call::{Call, RunError, Runner};
+use cni::client::{Client, Exec, Records};
+use cni::conf::NetworkList;
+use cni::plugins::InProcess;
+use cni::types::{AddResult, Command, NetworkName};
+
+pub(in crate::network) use lists::Found;
+pub use request::InvalidRequest;
+pub(in crate::network) use request::PodFacts;
+use watch::Watch;
+
+use super::NetworkError;
+use super::error::whole_text;
+use super::networks::Attached;
+use crate::fault;
+use crate::model::PodId;
+
+/// How long plugins may take to say whether they are ready. They are asked while nobody waits.
+const STATUS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How plugins are found and called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginConfig {
+    /// Where network lists are.
+    pub conf_dir: PathBuf,
+    /// Where plugins' programs are.
+    pub bin_dirs: Vec<PathBuf>,
+    /// On a disk: the records of what was added. Nobody else's are there.
+    pub cache_dir: PathBuf,
+    /// How long the plugins of a list may take together for one verb.
+    pub timeout: Duration,
+    /// Plugins that are run as programs although they are here.
+    pub exec: Vec<String>,
+}
+
+/// The networks of CNI plugins.
+pub(super) struct PluginNetwork {
+    config: PluginConfig,
+    client: Client<Steps<InProcess<Exec>>>,
+    found: ArcSwap<Found>,
+    /// Why the plugins cannot add a pod, as they say themselves.
+    complaint: ArcSwapOption<String>,
+    /// The pods that there are records of.
+    pods: Mutex<HashMap<PodId, Membership>>,
+    /// A GC must not meet an ADD: it would take the new pod for one that is gone.
+    adding: tokio::sync::RwLock<()>,
+}
+
+/// A pod's place in a network.
+#[derive(Debug, Clone)]
+struct Membership {
+    network: NetworkName,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Plugins are adding it; whoever asked for that takes it back if need be.
+    Joining,
+    /// It is in.
+    Joined,
+    /// Plugins are taking it out, or will be asked again to.
+    Leaving,
+}
+
+impl PluginNetwork {
+    /// Reads the records.
+    ///
+    /// # Errors
+    /// When their folder cannot be read.
+    pub(super) fn open(config: PluginConfig) -> Result<Self, NetworkError> {
+        let records = Records::new(&config.cache_dir);
+        let mut pods = HashMap::new();
+        for one in records.take_stock().map_err(NetworkError::Records)? {
+            let one = match one {
+                Ok(one) => one,
+                Err(error) => {
+                    tracing::error!(error = whole_text(&error), "a record of the CNI network cannot be used");
+                    continue;
+                }
+            };
+            // In a folder that is ours alone: what is no pod's id was not written by us.
+            if let Ok(pod) = one.container.as_str().parse::<PodId>() {
+                pods.insert(pod, Membership { network: one.network, stage: Stage::Joined });
+            }
+        }
+        let plugins = InProcess::new(Exec::new(config.bin_dirs.clone())).except(config.exec.clone());
+        Ok(Self {
+            client: Client::new(Steps(plugins), records, config.bin_dirs.clone()),
+            found: ArcSwap::from_pointee(Found::Nothing),
+            complaint: ArcSwapOption::empty(),
+            pods: Mutex::new(pods),
+            adding: tokio::sync::RwLock::default(),
+            config,
+        })
+    }
+
+    /// What the folder said last.
+    pub(super) fn found(&self) -> Arc<Found> {
+        self.found.load_full()
+    }
+
+    /// Reads the folder. True when it says something else than before.
+    pub(super) fn refresh(&self) -> bool {
+        let found = lists::read(&self.config.conf_dir);
+        if **self.found.load() == found {
+            return false;
+        }
+        match &found {
+            Found::Nothing => tracing::info!("there is no CNI network (any more)"),
+            Found::Network(list) => tracing::info!(network = %list.name, "new pods get this CNI network"),
+            Found::Unusable(reason) => tracing::error!(reason, "no CNI network can be used"),
+        }
+        self.found.store(Arc::new(found));
+        true
+    }
+
+    /// Watches the folder; none when it cannot be.
+    pub(super) fn watch(&self) -> Option<Watch> {
+        let watch = Watch::set(&self.config.conf_dir);
+        let told = watch.inspect_err(|error| {
+            let folder = self.config.conf_dir.display();
+            tracing::warn!(%folder, %error, "the folder of CNI networks cannot be watched; it is read now and then");
+        });
+        told.ok()
+    }
+
+    /// Asks the plugins of the network in force whether they are ready (STATUS, 1.1.0).
+    pub(super) async fn ask_status(self: &Arc<Self>) {
+        let Found::Network(list) = &*self.found() else { return self.complaint.store(None) };
+        let (network, list) = (Arc::clone(self), Arc::clone(list));
+        let asked = tokio::task::spawn_blocking(move || {
+            network.client.status(&list, Instant::now() + network.config.timeout.min(STATUS_PATIENCE))
+        });
+        let complaint = match asked.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Arc::new(whole_text(&error))),
+            Err(error) => Some(Arc::new(whole_text(&error))),
+        };
+        self.complaint.store(complaint);
+    }
+
+    /// Whether pods can be added, and why not. From memory.
+    pub(super) fn status(&self) -> Result<(), String> {
+        match (&**self.found.load(), &*self.complaint.load()) {
+            (Found::Nothing, _) => Err(format!(
+                "no CNI network: there is no .conflist, .conf or .json file in {}",
+                self.config.conf_dir.display()
+            )),
+            (Found::Unusable(reason), _) => Err(format!("no CNI network can be used: {reason}")),
+            (Found::Network(list), Some(complaint)) => {
+                Err(format!("CNI network {} is not ready: {complaint}", list.name))
+            }
+            (Found::Network(_), None) => Ok(()),
+        }
+    }
+
+    /// Adds a pod to a network. When it fails, [`PluginNetwork::remove`] takes back what was done.
+    ///
+    /// # Errors
+    /// The plugin's that fails, or when the pod cannot be told to plugins, or has no address afterwards.
+    pub(super) async fn add(
+        self: &Arc<Self>,
+        list: Arc<NetworkList>,
+        pod: &PodFacts<'_>,
+        netns: OwnedFd,
+    ) -> Result<Attached, NetworkError> {
+        let attachment = request::attachment(pod)?;
+        let _no_gc = self.adding.read().await;
+        self.lock().insert(pod.id.clone(), Membership { network: list.name.clone(), stage: Stage::Joining });
+        let (network, name) = (Arc::clone(self), list.name.clone());
+        let added = tokio::task::spawn_blocking(move || {
+            // The path leads to the namespace by this descriptor.
+            let _netns = netns;
+            network.client.add(&list, &attachment, Instant::now() + network.config.timeout)
+        });
+        let added = added.await.map_err(NetworkError::from).and_then(|it| it.map_err(NetworkError::plugins(&name)));
+        // Whoever asked takes it back from here on, also what was half done.
+        self.lock().insert(pod.id.clone(), Membership { network: name.clone(), stage: Stage::Joined });
+        attached(&name, &added?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PodId, Membership>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn attached(network: &NetworkName, result: &AddResult) -> Result<Attached, NetworkError> {
+    request::attached(result).ok_or_else(|| NetworkError::NoAddress { network: network.to_string() })
+}
+
+/// The path by which plugins, in processes of their own, too, reach a namespace as long as the descriptor is open.
+pub(super) fn path_of(netns: &OwnedFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd())
+}
+
+/// Calls plugins, with places before and behind where a crash test may kill the agent.
+struct Steps<R>(R);
+
+impl<R: Runner> Runner for Steps<R> {
+    fn run(&self, plugin: &str, call: &Call) -> Result<Vec<u8>, RunError> {
+        let points = match call.command {
+            Command::Add => Some(("network.plugin_add", "network.plugin_added")),
+            Command::Del => Some(("network.plugin_delete", "network.plugin_deleted")),
+            _ => None,
+        };
+        if let Some((before, _)) = points {
+            fault::point(before);
+        }
+        let outcome = self.0.run(plugin, call);
+        if let Some((_, behind)) = points {
+            fault::point(behind);
+        }
+        outcome
+    }
+}
