@@ -53,7 +53,8 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Writes the configuration that the next start reads: the usual one, and `more` keys of the top level.
+    /// Writes the configuration that the next start reads: the usual one, and `more`: keys of its last section, which is `network`, or
+    /// sections.
     pub fn configure(&self, more: &str) -> io::Result<()> {
         // The program of the handler that is tested has its name.
         let handler = tested_handler();
@@ -104,7 +105,7 @@ impl Agent {
     /// Has the agent's next start read more keys of `network`.
     pub fn configure_network(&self, keys: &[&str]) -> io::Result<()> {
         let more: String = keys.iter().map(|key| format!("  {key}\n")).collect();
-        std::fs::write(&self.config, self.configuration() + &more)
+        self.configure(&more)
     }
 
     /// Starts the agent again on the same state, after it ended.

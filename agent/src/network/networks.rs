@@ -273,6 +273,8 @@ impl PodNetworks {
 
     /// Reads the folder of lists again whenever it changes.
     async fn watch(self: Arc<Self>) {
+        // The one before goes when the next is there: the agent's descriptors are as many all the time.
+        let mut watch;
         loop {
             let plugins = Arc::clone(&self.plugins);
             let read = tokio::task::spawn_blocking(move || {
@@ -280,11 +282,12 @@ impl PodNetworks {
                 let watch = plugins.watch();
                 (watch, plugins.refresh())
             });
-            let Ok((watch, changed)) = read.await else { return };
+            let Ok((next, changed)) = read.await else { return };
+            watch = next;
             if changed {
                 self.tend().await;
             }
-            let unwatched = match watch {
+            let unwatched = match &watch {
                 Some(watch) => watch.changed().await.is_err(),
                 None => true,
             };

@@ -27,7 +27,8 @@ async fn reaches(e2e: &Fixture, from: &str, to: &str) -> bool {
 
 #[tokio::test]
 async fn pods_that_name_each_other_talk_also_after_a_restart() {
-    let configuration = "network:\n  icc: false\n".to_owned();
+    // The section `network` is the last of the usual configuration.
+    let configuration = "  icc: false\n".to_owned();
     let mut e2e = Fixture::own_with(Setup { name: "apart".into(), configuration, ..Setup::default() }).await;
     let before = after_first_use(&e2e).await;
     let (web_pod, web) = talking(&e2e, "web", "db").await;

@@ -8,19 +8,20 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
 
 use crate::sys::async_fd;
 
 /// A watched folder. What is read after it is set misses no change that [`Watch::changed`] does not tell.
 #[derive(Debug)]
 pub(in crate::network) struct Watch {
-    inotify: OwnedFd,
+    inotify: AsyncFd<OwnedFd>,
     /// A folder vanished while it was being watched.
     vanished: bool,
 }
 
 impl Watch {
-    /// Watches a folder, and those in it.
+    /// Watches a folder, and those in it. To be called within the runtime.
     ///
     /// # Errors
     /// When the kernel watches no more folders for this user.
@@ -33,22 +34,21 @@ impl Watch {
                 other => other.map(drop)?,
             }
         }
-        Ok(Self { inotify, vanished })
+        Ok(Self { inotify: async_fd::register(inotify)?, vanished })
     }
 
     /// Waits for the first change.
     ///
     /// # Errors
     /// When the events cannot be read.
-    pub(in crate::network) async fn changed(self) -> io::Result<()> {
+    pub(in crate::network) async fn changed(&self) -> io::Result<()> {
         if self.vanished {
             return Ok(());
         }
-        let inotify = async_fd::register(self.inotify)?;
         loop {
-            let mut ready = inotify.readable().await?;
+            let mut ready = self.inotify.readable().await?;
             let mut buffer = [MaybeUninit::uninit(); 4096];
-            match Reader::new(inotify.get_ref(), &mut buffer).next() {
+            match Reader::new(self.inotify.get_ref(), &mut buffer).next() {
                 Err(Errno::WOULDBLOCK) => ready.clear_ready(),
                 other => return Ok(other.map(drop)?),
             }
