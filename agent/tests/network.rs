@@ -446,16 +446,23 @@ fn a_pod_without_a_network_has_a_loopback() {
 fn pods_that_are_kept_apart_reach_all_but_each_other() {
     in_own_host("pods_that_are_kept_apart_reach_all_but_each_other", |host: TestHost| async move {
         let outside = host.uplink();
-        for filtered in ["1", "0"] {
+        // Where the kernel's bridges never call the packet filter, there is one setting.
+        let settings = if fs::exists(format!("{FILTERED}iptables")).unwrap() { &["1", "0"][..] } else { &["0"] };
+        for filtered in settings {
             kept_apart(&host, &outside, filtered).await;
         }
     });
 }
 
-/// `filtered`: whether the host's packet filters see what goes from port to port of a bridge.
-async fn kept_apart(host: &TestHost, outside: &Namespace, filtered: &'static str) {
+/// Whether the host's packet filters see what goes from port to port of a bridge (br_netfilter); a family's name follows.
+const FILTERED: &str = "/proc/sys/net/bridge/bridge-nf-call-";
+
+async fn kept_apart(host: &TestHost, outside: &Namespace, filtered: &str) {
     for family in ["iptables", "ip6tables"] {
-        fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"), filtered).unwrap();
+        let setting = format!("{FILTERED}{family}");
+        if fs::exists(&setting).unwrap() {
+            fs::write(setting, filtered).unwrap();
+        }
     }
     let network = host.open_apart().await;
     let (one, two) = (host.pod_for(&network), host.pod_for(&network));
