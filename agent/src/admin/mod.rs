@@ -169,5 +169,5 @@ fn status(error: &ImageError) -> Status {
         ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Internal => Code::Internal,
     };
-    Status::new(code, crate::image::chain(error))
+    Status::new(code, crate::ops::chain(error))
 }

@@ -263,21 +263,6 @@ impl ImageError {
     }
 }
 
-/// An error's message with those of its causes, for texts that cross a process border.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
-}
-
 /// The start of a text from outside, short enough for a message.
 pub(crate) fn shorten(text: &str) -> String {
     const LONGEST: usize = 256;

@@ -51,7 +51,6 @@ pub(crate) mod archive {
 
 pub use commit::Commit;
 pub use config::ImageConfig;
-pub(crate) use error::chain;
 pub use error::{ErrorKind, ImageError};
 pub use image::{FsUsage, Image};
 #[cfg(any(test, feature = "fuzzing"))]

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use oci_spec::image::ImageConfiguration;
 
 use super::artifact;
-use super::error::{ImageError, chain};
+use super::error::ImageError;
 use super::joins::Operation;
 use super::layout::{NewImage, read_blob};
 use super::manifest::{self, Descriptor, Document, Manifest};
@@ -16,7 +16,7 @@ use super::registry::{Auth, Repository};
 use super::signature;
 use super::store::{Claim, ImageStore};
 use crate::fault;
-use crate::model::Digest;
+use crate::model::{Digest, chain};
 
 /// What is to be pulled.
 #[derive(Debug, Default)]

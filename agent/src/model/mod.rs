@@ -1,5 +1,7 @@
 //! The model: what a pod and a container are, and how their states move. Pure: no system call, no clock, no lock.
 
+/// Errors in one line.
+mod chain;
 /// Containers and their states.
 mod container;
 /// Content digests.
@@ -17,6 +19,7 @@ pub mod resources;
 /// Stop signals.
 pub mod signal;
 
+pub use chain::chain;
 pub use container::{
     Container, ContainerEvent, ContainerKey, ContainerSpec, ContainerState, Exit, ExitReason, IllegalStep, ImageVolume,
     ProcessUser,

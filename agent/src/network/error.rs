@@ -152,18 +152,3 @@ impl NetworkError {
         move |source| Self::File { operation, path, source }
     }
 }
-
-/// An error with its causes, for people.
-pub(super) fn whole_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}

@@ -27,5 +27,5 @@ pub use isolation::{InvalidTalksTo, Party, TALKS_TO};
 pub use networks::{Attached, Mode, NetworksConfig, NewPod, PodNetworks};
 pub use plugin_network::{InvalidRequest, PluginConfig};
 pub use pod_network::PodNetwork;
-pub use sandbox::{Attachment, POD_INTERFACE, POD_SYSCTLS, loopback_up};
+pub use sandbox::{Attachment, POD_INTERFACE, loopback_up, pod_sysctls};
 pub use subnets::InvalidCidr;

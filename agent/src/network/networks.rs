@@ -14,12 +14,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use cri_api::v1::{DnsConfig, PodSandboxConfig};
 use ipnet::IpNet;
 
-use super::error::whole_text;
 use super::plugin_network::{Found, PluginConfig, PluginNetwork, PodFacts, path_of};
-use super::sandbox::{ISOLATED_POD_SYSCTLS, POD_SYSCTLS};
 use super::subnets::Memory;
-use super::{HostPort, NetworkConfig, NetworkError, Party, PodNetwork, host, loopback_up};
-use crate::model::PodId;
+use super::{HostPort, NetworkConfig, NetworkError, Party, PodNetwork, host, loopback_up, sandbox};
+use crate::model::{PodId, chain};
 
 /// How often a folder is read that cannot be watched.
 const UNWATCHED_PERIOD: Duration = Duration::from_secs(10);
@@ -159,8 +157,8 @@ impl PodNetworks {
 
     /// Sysctls for a new pod's namespace, before [`PodNetworks::add`].
     pub fn pod_sysctls(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> + use<> {
-        let apart = !self.config.embedded.icc && self.new_pods_are_embedded();
-        POD_SYSCTLS.iter().chain(if apart { ISOLATED_POD_SYSCTLS } else { &[][..] })
+        // Plugins keep pods apart, or not, by ways of their own.
+        sandbox::pod_sysctls(self.config.embedded.icc || !self.new_pods_are_embedded())
     }
 
     /// Lets a pod of the embedded network talk to those it names, as [`PodNetwork::admit`] does; plugins have their own ways.
@@ -265,7 +263,7 @@ impl PodNetworks {
             return Ok(embedded);
         }
         let opened = PodNetwork::open(self.config.embedded.clone()).await;
-        self.unopened.store(opened.as_ref().err().map(|error| Arc::new(whole_text(error))));
+        self.unopened.store(opened.as_ref().err().map(|error| Arc::new(chain(error))));
         let embedded = opened?;
         self.embedded.store(Some(Arc::clone(&embedded)));
         Ok(embedded)

@@ -14,19 +14,23 @@ use super::NetworkError;
 /// The name of a pod's interface.
 pub const POD_INTERFACE: &str = "eth0";
 
-/// Sysctls for a fresh pod namespace, before [`PodNetwork::add`](super::PodNetwork::add): its interface takes them over
-/// when it appears. A pod learns its routes from the agent alone; a neighbour's router advertisement must not move its
-/// default route (the weakness of CVE-2020-10749).
-pub const POD_SYSCTLS: &[(&str, &str)] =
-    &[("net.ipv6.conf.all.accept_ra", "0"), ("net.ipv6.conf.default.accept_ra", "0")];
+/// A pod learns its routes from the agent alone; a neighbour's router advertisement must not move its default route (the weakness of
+/// CVE-2020-10749).
+const SYSCTLS: &[(&str, &str)] = &[("net.ipv6.conf.all.accept_ra", "0"), ("net.ipv6.conf.default.accept_ra", "0")];
 
-/// And these where pods are kept apart: their ways to each other lead by the node alone, which would tell them of the direct one.
-pub(super) const ISOLATED_POD_SYSCTLS: &[(&str, &str)] = &[
+/// Where pods are kept apart, their ways to each other lead by the node alone, which would tell them of the direct one.
+const ISOLATED_SYSCTLS: &[(&str, &str)] = &[
     ("net.ipv4.conf.all.accept_redirects", "0"),
     ("net.ipv4.conf.default.accept_redirects", "0"),
     ("net.ipv6.conf.all.accept_redirects", "0"),
     ("net.ipv6.conf.default.accept_redirects", "0"),
 ];
+
+/// Sysctls for a fresh pod namespace, before [`PodNetwork::add`](super::PodNetwork::add): its interface takes them over when it
+/// appears. `icc`: whether pods reach each other.
+pub fn pod_sysctls(icc: bool) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    SYSCTLS.iter().chain(if icc { &[][..] } else { ISOLATED_SYSCTLS })
+}
 
 /// What a pod got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

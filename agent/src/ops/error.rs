@@ -433,25 +433,10 @@ fn monitor_kind(error: &MonitorError) -> ErrorKind {
     }
 }
 
-/// The whole chain of an error, outermost first, joined by ": ".
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some libraries tell their cause both in their own text and as their source.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::chain;
 
     #[test]
     fn kubelet_finds_its_prefix_at_the_beginning() {

@@ -104,7 +104,8 @@ use crate::nri::Nri;
 use crate::state::{Event, Lookup, Snapshot, State};
 use crate::stream::StreamServer;
 
-pub use error::{Error, chain};
+pub use crate::model::chain;
+pub use error::Error;
 pub use exec_sync::ExecOutput;
 pub use handlers::{Handler, Handlers, Program};
 pub use restore_pod::RestoredPod;

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use berth::model::PodId;
-use berth::network::{Attachment, NetworkConfig, NetworkError, POD_SYSCTLS, PodNetwork};
+use berth::network::{Attachment, NetworkConfig, NetworkError, PodNetwork, pod_sysctls};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Names, in the child that runs a test's body, the file to prove it in.
@@ -61,11 +61,10 @@ impl TestHost {
         PodNetwork::open(NetworkConfig { icc: false, ..self.config() }).await.unwrap()
     }
 
-    /// A pod with the sysctls that the network asks for.
-    pub(crate) fn pod_for(&self, network: &PodNetwork) -> Namespace {
+    /// A pod that is kept apart from others.
+    pub(crate) fn pod_apart(&self) -> Namespace {
         let pod = self.pod();
-        let sysctls: Vec<_> = network.pod_sysctls().collect();
-        pod.run(move || sysctls.into_iter().for_each(set_sysctl));
+        pod.run(|| pod_sysctls(false).for_each(set_sysctl));
         pod
     }
 
@@ -170,7 +169,7 @@ impl Namespace {
         let (ready, made) = mpsc::channel();
         std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            POD_SYSCTLS.iter().for_each(set_sysctl);
+            pod_sysctls(true).for_each(set_sysctl);
             ready.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
             queue.into_iter().for_each(|job| job());
         });

@@ -30,6 +30,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// The bridge it is a port of.
     pub master: Option<u32>,
+    /// See [`BridgePort::isolated`].
+    pub isolated: bool,
     /// Its Ethernet address, when it has one.
     pub mac: Option<MacAddr>,
     /// Bytes a packet may have.
@@ -355,6 +357,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         alias: None,
         kind: None,
         master: None,
+        isolated: false,
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
@@ -373,10 +376,15 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Link(index) => link.lower = Some(index).filter(|index| *index != 0),
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr::new),
             LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.into_iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            link.isolated = port.contains(&InfoBridgePort::Isolated(true));
+                        }
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }

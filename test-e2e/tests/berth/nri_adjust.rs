@@ -11,6 +11,7 @@ use tonic::Code;
 
 use crate::nri::{beside, plugin};
 use crate::recovery::{crash, nothing_more_than};
+use crate::resize::{held, told};
 
 const MIB: i64 = 1 << 20;
 
@@ -59,21 +60,6 @@ fn memory_and_shares(memory: i64, shares: u64) -> api::LinuxResources {
 fn update(id: &str, resources: api::LinuxResources) -> api::ContainerUpdate {
     let linux = Some(api::LinuxContainerUpdate { resources: Some(resources) });
     api::ContainerUpdate { container_id: id.to_owned(), linux, ignore_failure: false }
-}
-
-/// Memory and CPU, as the kernel holds them in this machine's hierarchies.
-fn held(pid: i32) -> (String, String) {
-    let read = |controller: &str, v1: &str, v2: &str| {
-        let file =
-            process::cgroup(pid, controller).expect("a cgroup").join(if process::cgroup_is_v2() { v2 } else { v1 });
-        std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).trim().to_owned()
-    };
-    (read("memory", "memory.limit_in_bytes", "memory.max"), read("cpu", "cpu.shares", "cpu.weight"))
-}
-
-async fn told(e2e: &Fixture, id: &str) -> v1::LinuxContainerResources {
-    let status = e2e.client.container_status(id).await.expect("status");
-    status.resources.unwrap_or_default().linux.unwrap_or_default()
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ fn sizes(memory: i64, shares: i64) -> v1::LinuxContainerResources {
 }
 
 /// The memory limit and the CPU weight that the kernel holds.
-fn held(pid: i32) -> (String, String) {
+pub(crate) fn held(pid: i32) -> (String, String) {
     let read = |controller: &str, v1: &str, v2: &str| {
         let group = process::cgroup(pid, controller).expect("a cgroup");
         let file = group.join(if process::cgroup_is_v2() { v2 } else { v1 });
@@ -23,7 +23,8 @@ fn held(pid: i32) -> (String, String) {
     (read("memory", "memory.limit_in_bytes", "memory.max"), read("cpu", "cpu.shares", "cpu.weight"))
 }
 
-async fn told(e2e: &Fixture, id: &str) -> v1::LinuxContainerResources {
+/// What ContainerStatus says of its limits.
+pub(crate) async fn told(e2e: &Fixture, id: &str) -> v1::LinuxContainerResources {
     let status = e2e.client.container_status(id).await.expect("status");
     status.resources.unwrap_or_default().linux.unwrap_or_default()
 }

@@ -9,7 +9,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Identity};
 
 use super::hosts::{Endpoint, TlsFiles};
-use crate::image::error::{ImageError, chain};
+use crate::image::error::ImageError;
+use crate::model::chain;
 
 const IDLE: Duration = Duration::from_secs(20);
 

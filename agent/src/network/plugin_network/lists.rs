@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cni::conf::{Folder, NetworkList};
 
-use crate::network::error::whole_text;
+use crate::model::chain;
 
 /// What the folder says.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,12 +22,12 @@ pub(in crate::network) enum Found {
 pub(super) fn read(folder: &Path) -> Found {
     let found = match Folder::load(folder) {
         Ok(found) => found,
-        Err(error) => return Found::Unusable(whole_text(&error)),
+        Err(error) => return Found::Unusable(chain(&error)),
     };
     match (found.lists.into_iter().next(), found.refused.as_slice()) {
         (Some((_, list)), _) => Found::Network(Arc::new(list)),
         (None, []) => Found::Nothing,
-        (None, refused) => Found::Unusable(refused.iter().map(|one| whole_text(one)).collect::<Vec<_>>().join("; ")),
+        (None, refused) => Found::Unusable(refused.iter().map(|one| chain(one)).collect::<Vec<_>>().join("; ")),
     }
 }
 

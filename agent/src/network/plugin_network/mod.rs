@@ -29,10 +29,9 @@ pub(in crate::network) use request::PodFacts;
 use watch::Watch;
 
 use super::NetworkError;
-use super::error::whole_text;
 use super::networks::Attached;
 use crate::fault;
-use crate::model::PodId;
+use crate::model::{PodId, chain};
 
 /// How long plugins may take to say whether they are ready. They are asked while nobody waits.
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
@@ -94,7 +93,7 @@ impl PluginNetwork {
             let one = match one {
                 Ok(one) => one,
                 Err(error) => {
-                    tracing::error!(error = whole_text(&error), "a record of the CNI network cannot be used");
+                    tracing::error!(error = chain(&error), "a record of the CNI network cannot be used");
                     continue;
                 }
             };
@@ -153,8 +152,8 @@ impl PluginNetwork {
         });
         let complaint = match asked.await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Arc::new(whole_text(&error))),
-            Err(error) => Some(Arc::new(whole_text(&error))),
+            Ok(Err(error)) => Some(Arc::new(chain(&error))),
+            Err(error) => Some(Arc::new(chain(&error))),
         };
         self.complaint.store(complaint);
     }

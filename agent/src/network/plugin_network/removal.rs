@@ -10,9 +10,8 @@ use cni::types::NetworkName;
 use tokio::sync::oneshot;
 
 use super::{Found, PluginNetwork, Stage, path_of, request};
-use crate::model::PodId;
+use crate::model::{PodId, chain};
 use crate::network::NetworkError;
-use crate::network::error::whole_text;
 
 /// How long the end of a pod waits for its plugins. They go on.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -74,7 +73,7 @@ impl PluginNetwork {
             match self.delete(&pod, &from, netns.take()).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(
-                    %pod, network = %from, error = whole_text(&error), again_in = ?pause,
+                    %pod, network = %from, error = chain(&error), again_in = ?pause,
                     "a pod that has ended could not be taken out of its network"
                 ),
             }
@@ -117,7 +116,7 @@ impl PluginNetwork {
             collected.await.map_err(NetworkError::from).and_then(|it| it.map_err(NetworkError::plugins(&list.name)));
         drop(alone);
         if let Err(error) = collected {
-            tracing::warn!(network = %list.name, error = whole_text(&error), "plugins could not drop what belongs to nobody");
+            tracing::warn!(network = %list.name, error = chain(&error), "plugins could not drop what belongs to nobody");
         }
     }
 }

@@ -16,14 +16,13 @@ use cni::ipam::Store;
 use cni::netlink::{BridgePort, Socket, Watch, configure_port, delete_link};
 use ipnet::IpNet;
 
-use super::error::whole_text;
 use super::host::{self, BridgeState};
 use super::hostport::{HostPort, HostPorts};
 use super::isolation::{Isolation, Party};
-use super::sandbox::{Attachment, ISOLATED_POD_SYSCTLS, POD_SYSCTLS};
+use super::sandbox::Attachment;
 use super::subnets::{Memory, Subnets};
 use super::{NetworkConfig, NetworkError};
-use crate::model::PodId;
+use crate::model::{PodId, chain};
 
 /// The embedded pod network of a node.
 #[derive(Debug)]
@@ -76,13 +75,13 @@ impl PodNetwork {
         Ok(network)
     }
 
-    /// Connects a pod. `netlink` is a NETLINK_ROUTE socket made in the pod's namespace `netns`, whose [`POD_SYSCTLS`] are
+    /// Connects a pod. `netlink` is a NETLINK_ROUTE socket made in the pod's namespace `netns`, whose [`pod_sysctls`] are
     /// set. A pod that was connected before keeps its addresses and gets a new link.
     ///
     /// # Errors
     /// When no address is free or the kernel refuses; nothing is left behind then.
     ///
-    /// [`POD_SYSCTLS`]: super::POD_SYSCTLS
+    /// [`pod_sysctls`]: super::pod_sysctls
     pub async fn add(
         self: &Arc<Self>,
         pod: &PodId,
@@ -111,12 +110,6 @@ impl PodNetwork {
         }
         let (network, pod, addresses) = (Arc::clone(self), pod.clone(), attachment.ips().collect::<Vec<_>>());
         tokio::task::spawn_blocking(move || lock(&network.ports).publish(pod.as_str(), &addresses, &ports)).await?
-    }
-
-    /// Sysctls for a fresh pod namespace, before [`PodNetwork::add`].
-    pub fn pod_sysctls(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> + use<> {
-        let isolated = if self.config.icc { &[][..] } else { ISOLATED_POD_SYSCTLS };
-        POD_SYSCTLS.iter().chain(isolated)
     }
 
     /// Where pods are kept apart: lets a connected one talk to those it names that name it. [`PodNetwork::remove`] takes it back.
@@ -182,10 +175,15 @@ impl PodNetwork {
     /// Makes it be there again when it is not ready, or when somebody took addresses or rules away since this was called last. To be
     /// called now and then: while all is well it costs two system calls.
     pub async fn tend(self: &Arc<Self>) {
-        if self.has_lost_something() || self.status().is_err() {
-            // The reason is what status() tells from then on.
-            let _ = self.reassert().await;
-        }
+        let network = Arc::clone(self);
+        let tended = tokio::task::spawn_blocking(move || {
+            if network.has_lost_something() || network.status().is_err() {
+                // The reason is what status() tells from then on.
+                let _ = network.reassert_blocking();
+            }
+        });
+        // The agent goes down.
+        let _ = tended.await;
     }
 
     fn has_lost_something(&self) -> bool {
@@ -222,7 +220,8 @@ impl PodNetwork {
         let ports = host.socket.links(Some(bridge.index))?;
         let of_pods = ports.iter().filter_map(|link| link.alias.as_deref().map(|alias| (link, alias)));
         let of_pods = of_pods.filter(|(_, alias)| alias.parse::<PodId>().is_ok());
-        let batch: Vec<_> = of_pods.map(|(link, alias)| configure_port(&link.name, alias, port)).collect();
+        let others = of_pods.filter(|(link, _)| link.isolated != port.isolated);
+        let batch: Vec<_> = others.map(|(link, alias)| configure_port(&link.name, alias, port)).collect();
         match host.socket.execute(&batch) {
             // A namespace died meanwhile.
             Err(error) if error.not_found() => Ok(()),
@@ -244,7 +243,7 @@ impl PodNetwork {
             let isolated = lock(&self.isolation).assert().map_err(NetworkError::from);
             firewall.and(lock(&self.ports).assert()).and(isolated)
         });
-        self.problem.store(outcome.as_ref().err().map(|error| Arc::new(whole_text(error))));
+        self.problem.store(outcome.as_ref().err().map(|error| Arc::new(chain(error))));
         outcome
     }
 
