@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use cni::types::{Code, Command};
 use serde_json::{Value, json};
 
-use crate::support::{By, Host, Pod, code, ip, normal, own_host, run, seen_as, serve, with};
+use crate::support::{By, Host, Pod, code, ip, normal, own_host, run, seen_as, serve, wait_until, with};
 
 /// A pod on a bridge, and the configuration of a plugin behind it.
 fn behind_bridge(host: &Host, id: &str, bridge: &str, config: Value) -> (Pod, Value) {
@@ -110,6 +110,7 @@ fn sysctls_and_links_are_tuned_and_put_back() {
             "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net/ipv4/conf/all/log_martians": "1"}});
         for by in [By::Exec, By::Call] {
             let (pod, config) = behind_bridge(&host, "c1", "br0", tuning.clone());
+            wait_until("eth0 has its carrier", || pod.enter(|| ip("link show eth0")).contains("state UP"));
             let before = pod.enter(|| ip("link show eth0"));
             let result = host.add(by, &pod, &config);
             assert_eq!(result["interfaces"][2]["mac"], "02:00:00:00:00:07");
@@ -124,7 +125,7 @@ fn sysctls_and_links_are_tuned_and_put_back() {
             pod.enter(|| ip("link set eth0 mtu 1200"));
             host.check(by, &pod, &config, &result).unwrap_err();
             host.del(by, &pod, &config);
-            assert_eq!(pod.enter(|| ip("link show eth0")), before);
+            wait_until("eth0 is as before", || pod.enter(|| ip("link show eth0")) == before);
             host.del(by, &pod, &config);
             assert_eq!(fs::read_dir(host.path("tuning")).unwrap().count(), 0);
             host.del(by, &pod, &json!({"cniVersion": "1.0.0", "name": "net", "type": "bridge", "ipam": {"type": "host-local", "dataDir": host.path("br0"), "subnet": "10.9.0.0/24"}}));

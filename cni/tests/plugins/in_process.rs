@@ -8,7 +8,7 @@ use cni::conf::{Bandwidth, Capabilities, NetworkList, PortMapping};
 use cni::plugins::InProcess;
 use serde_json::json;
 
-use crate::support::{Host, Pod, ip, own_host, run};
+use crate::support::{Host, Pod, ip, own_host, run, wait_until};
 
 /// Where no program is.
 const NO_PATH: &str = "/nowhere";
@@ -40,8 +40,10 @@ fn life(host: &Host, runner: &dyn Runner) -> [String; 4] {
     let (list, pod) = (list(host), host.pod("c1"));
     let result = client.add(&list, &attachment(&pod), soon()).unwrap_or_else(|error| panic!("{error}"));
     let record = std::fs::read_to_string(host.path("records/results/net-c1-eth0")).unwrap();
+    settled(&pod, "state UP");
     let there = state(&pod);
     client.del(&list.name, None, &attachment(&pod), soon()).unwrap();
+    settled(&pod, "state DOWN");
     let gone = state(&pod);
     assert!(host.leases("net").is_empty() && !host.path("records/results/net-c1-eth0").exists());
     ip("link del br0");
@@ -73,6 +75,12 @@ fn attachment(pod: &Pod) -> Attachment {
     }
 }
 
+/// What the kernel does a moment later: a bridge learns of a port's carrier, and of its loss, and an address is looked for elsewhere.
+fn settled(pod: &Pod, bridge: &str) {
+    wait_until(&format!("br0 has {bridge}"), || ip("-o link show dev br0").contains(bridge));
+    wait_until("no address is tentative", || !pod.enter(|| ip("-o address")).contains("tentative"));
+}
+
 fn state(pod: &Pod) -> String {
     let inside = pod.enter(|| {
         let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
@@ -82,7 +90,7 @@ fn state(pod: &Pod) -> String {
     [inside, host, run("nft", &["--stateless", "list", "ruleset"])].join("\n")
 }
 
-/// Without what the kernel chooses anew each time: numbers of links and queues, Ethernet addresses, and what follows from them.
+/// Without what the kernel chooses anew each time: numbers of links, namespaces and queues, Ethernet addresses, and what follows from them.
 fn same(text: &str, pod: &Pod) -> String {
     let text = text.replace(&pod.path(), "NETNS").replace(['"', '\'', '{', '}', '[', ']', ','], " ");
     let word = |word: &str| {
@@ -95,7 +103,10 @@ fn same(text: &str, pod: &Pod) -> String {
             _ => word.split("@if").next().unwrap_or_default().to_owned(),
         }
     };
-    text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+    let words: Vec<_> = text.split_whitespace().map(word).collect();
+    let after_netnsid = |index: usize| index > 0 && words[index - 1] == "link-netnsid";
+    let chosen = words.iter().enumerate().filter(|(index, _)| !after_netnsid(*index));
+    chosen.map(|(_, word)| word.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 fn soon() -> Instant {
