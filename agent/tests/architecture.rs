@@ -58,7 +58,7 @@ const RULES: &[Rule] = &[
             "ops",
             "state",
             "stream",
-            "sys::heap",
+            "sys::memory",
             "telemetry",
         ],
         &[],
@@ -115,7 +115,7 @@ const RULES: &[Rule] = &[
         ],
         &["tonic"],
     ),
-    rule("image", &["fault", "model", "sys", "sys::heap"], &["tonic"]),
+    rule("image", &["fault", "model", "sys", "sys::memory"], &["tonic"]),
     rule("network", &["fault", "model", "sys"], &["tonic"]),
     // Sockets and programs of plugins. It knows neither pods nor their state: ops tells it, and answers what plugins ask. The spec
     // is what its fuzz target has adjusted.
@@ -178,7 +178,7 @@ const RULES: &[Rule] = &[
         &["tokio", "tonic"],
     ),
     rule("sys", &[], &["tonic", "cri_api"]),
-    rule("sys::heap", &[], &["tokio", "tonic", "cri_api"]),
+    rule("sys::memory", &[], &["tokio", "tonic", "cri_api"]),
 ];
 
 /// A source file of the agent.

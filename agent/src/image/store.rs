@@ -22,7 +22,7 @@ use super::reference::Reference;
 use super::registry::{self, Auth, Repository};
 use super::{download, export, import};
 use crate::model::{ContainerId, Digest};
-use crate::sys::heap;
+use crate::sys::memory;
 
 /// All images of the node. Cheap calls (`list`, `resolve`, `hold`, `release`, `fs_usage`) answer from memory and never
 /// wait for a disk; the others are asynchronous and do their work in threads.
@@ -82,7 +82,7 @@ impl ImageStore {
         let start = |operation| pull::run(store, reference, auth, operation);
         let pulled = self.pulls.join(key, request.progress.map(Listener::Sender), start).await;
         // Nobody waits for it: an agent that pulls now and then is otherwise measured by its largest pull.
-        drop(tokio::task::spawn_blocking(heap::trim));
+        drop(tokio::task::spawn_blocking(memory::give_back));
         pulled
     }
 

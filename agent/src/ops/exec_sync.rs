@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BufMut;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
@@ -14,6 +15,9 @@ use super::{Engine, Error, streams};
 /// What both streams may hold together; the rest is read and dropped (rules of the CRI, CVE-2022-1708). kubelet takes
 /// 16 MiB a message: what does not fit would cost it the whole answer, so there is room for the framing.
 const CAP: usize = (16 << 20) - (64 << 10);
+
+/// How much is read at once, at least; most commands say less.
+const CHUNK: usize = 4 << 10;
 
 /// How long output is still read after the command's exit: what is in the pipe is read at once, and a grandchild that
 /// keeps the pipe open is not waited for.
@@ -109,14 +113,18 @@ fn fit(out: &mut Vec<u8>, err: &mut Vec<u8>) {
     }
 }
 
+/// Into the room that there is: a buffer of its own would make the future of every ExecSync as large, and it is moved a few times.
 async fn read_capped(pipe: &mut Receiver, kept: &mut Vec<u8>) {
-    let mut chunk = [0u8; 16 << 10];
-    loop {
-        match pipe.read(&mut chunk).await {
+    while kept.len() < CAP {
+        kept.reserve(CHUNK);
+        let room = CAP - kept.len();
+        match pipe.read_buf(&mut (&mut *kept).limit(room)).await {
             Ok(0) | Err(_) => return,
-            Ok(count) => kept.extend_from_slice(&chunk[..count.min(CAP - kept.len())]),
+            Ok(_) => {}
         }
     }
+    let mut dropped = vec![0; CHUNK];
+    while pipe.read(&mut dropped).await.is_ok_and(|count| count > 0) {}
 }
 
 #[cfg(test)]

@@ -12,14 +12,14 @@ pub mod clone;
 pub mod confine;
 /// SCM_RIGHTS over SEQPACKET sockets.
 pub mod fd_passing;
-/// The allocator's memory.
-pub mod heap;
 /// Paths that cannot lead out of a root.
 pub mod in_root;
 /// Descriptors that this process was started with.
 pub mod inherited;
 /// Sealed memory files.
 pub mod memfd;
+/// The allocator's memory.
+pub mod memory;
 /// Mounts.
 pub mod mount;
 /// Scheduler, I/O priority, personality.

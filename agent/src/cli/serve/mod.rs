@@ -30,7 +30,7 @@ use crate::admin;
 use crate::config::{CgroupDriver, Config, ConfigError};
 use crate::cri::{self, Observe, Readiness};
 use crate::stream::{StreamError, StreamServer};
-use crate::sys::heap;
+use crate::sys::memory;
 use crate::telemetry::{self, LogError, MetricsError, MetricsServer, Rpcs};
 use engine::StartError;
 use lock::{Lock, LockError};
@@ -77,7 +77,7 @@ fn list(checks: &[Check]) -> String {
 
 /// Runs the agent until it is told to stop.
 pub(super) fn run(flags: ServeFlags) -> Result<(), ServeError> {
-    heap::use_one_arena();
+    memory::use_one_arena();
     let config = flags.config.load()?;
     telemetry::init_logs(&config.log)?;
     raise_fd_limit();
@@ -178,6 +178,7 @@ async fn serve(config: Config, listener: UnixListener, plugins: Option<UnixListe
         ended = &mut server => return finished(ended),
     }
     tracing::info!(took = ?started.elapsed(), "ready");
+    drop(tokio::task::spawn_blocking(memory::give_back));
     notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let (hang_up, told) = oneshot::channel::<()>();
     let streaming = tokio::spawn(streams.serve(async move { told.await.unwrap_or(()) }));

@@ -154,7 +154,9 @@ fn memory_v1(files: &mut Files<'_>, stats: &mut CgroupStats) -> Result<(), Cgrou
     // Without swap accounting there is no such line.
     stats.swap_usage = find(detail, "total_swap");
     let limited = |number: Option<u64>| number.filter(|&limit| limit < V1_UNLIMITED);
-    stats.memory_limit = limited(files.number("memory.limit_in_bytes")?);
+    // The least of its own and its parents': where there is none at all, the file of its own need not be read.
+    let is_limited = find(detail, "hierarchical_memory_limit").is_none_or(|limit| limit < V1_UNLIMITED);
+    stats.memory_limit = if is_limited { limited(files.number("memory.limit_in_bytes")?) } else { None };
     // The limit of both together is never below that of memory, so without the one there is not the other.
     if let (Some(memory), Some(_)) = (stats.memory_limit, stats.swap_usage) {
         let both = limited(files.number("memory.memsw.limit_in_bytes").ok().flatten());

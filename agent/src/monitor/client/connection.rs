@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -144,28 +145,36 @@ fn is_lost(error: &io::Error) -> bool {
 }
 
 async fn receive(shared: Arc<Shared>, mut on_event: impl FnMut(Option<Body>)) {
-    let mut buffer = vec![0; PACKET_LIMIT];
     // Readiness is taken before trying and given back only after a try found nothing: no packet is overlooked.
-    'connected: while let Ok(mut ready) = shared.socket.readable().await {
-        // A peer that died with something unread resets the connection, and the kernel tells that (once) before it gives
-        // out what the peer had still said: its last words are read all the same.
-        let mut reset = false;
-        loop {
-            match frame::receive::<Answer>(shared.socket.as_fd(), &mut buffer) {
-                Ok((answer, fds)) => shared.deliver(answer, fds, &mut on_event),
-                Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset && !reset => reset = true,
-                Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(FrameError::Closed) => break 'connected,
-                Err(FrameError::Io(error)) if is_lost(&error) => break 'connected,
-                Err(error) => {
-                    tracing::warn!(fd = shared.socket.as_raw_fd(), %error, "monitor connection given up");
-                    break 'connected;
-                }
-            }
+    while let Ok(mut ready) = shared.socket.readable().await {
+        if receive_what_is_there(&shared, &mut on_event).is_break() {
+            break;
         }
         ready.clear_ready_matching(Ready::READABLE);
     }
     // Dropping the senders wakes every caller.
     shared.waiting().0 = None;
     on_event(None);
+}
+
+/// Breaks when the connection is at its end. The buffer is the stack's: one for each connection would be more than all else a pod
+/// takes in the agent.
+fn receive_what_is_there(shared: &Shared, on_event: &mut impl FnMut(Option<Body>)) -> ControlFlow<()> {
+    let mut buffer = [0; PACKET_LIMIT];
+    // A peer that died with something unread resets the connection, and the kernel tells that (once) before it gives
+    // out what the peer had still said: its last words are read all the same.
+    let mut reset = false;
+    loop {
+        match frame::receive::<Answer>(shared.socket.as_fd(), &mut buffer) {
+            Ok((answer, fds)) => shared.deliver(answer, fds, on_event),
+            Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset && !reset => reset = true,
+            Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return ControlFlow::Continue(()),
+            Err(FrameError::Closed) => return ControlFlow::Break(()),
+            Err(FrameError::Io(error)) if is_lost(&error) => return ControlFlow::Break(()),
+            Err(error) => {
+                tracing::warn!(fd = shared.socket.as_raw_fd(), %error, "monitor connection given up");
+                return ControlFlow::Break(());
+            }
+        }
+    }
 }
