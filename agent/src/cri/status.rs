@@ -8,6 +8,10 @@ use crate::ops;
 /// A message travels in a header; clients refuse a long one (8 KiB is grpc-core's limit for all headers together).
 const LONGEST: usize = 6 << 10;
 
+/// What kubelet makes a pod's reason when the error of a pull begins with it. It looks at the text with the code in front unless the
+/// code is Unknown, so these have no other (`pullImageV1` of cri-client, `evalCRIPullErr` of kubelet).
+const REASONS_OF_PULLS: [&str; 2] = ["RegistryUnavailable: ", "SignatureValidationFailed: "];
+
 /// The code of a kind.
 fn code(kind: ErrorKind) -> Code {
     match kind {
@@ -29,7 +33,9 @@ fn code(kind: ErrorKind) -> Code {
 
 /// The answer to a verb that failed: its kind's code and its whole chain of causes.
 pub(super) fn failed(error: &ops::Error) -> Status {
-    Status::new(code(error.kind()), cut(ops::chain(error)))
+    let message = cut(ops::chain(error));
+    let named = REASONS_OF_PULLS.iter().any(|reason| message.starts_with(reason));
+    Status::new(if named { Code::Unknown } else { code(error.kind()) }, message)
 }
 
 /// The answer to a request whose `field` has to be set and is not.
@@ -49,12 +55,24 @@ fn cut(mut message: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::ImageError;
 
     #[test]
     fn a_message_is_cut_where_headers_end() {
         let long = cut("ä".repeat(100_000));
         assert!(long.len() < 8 << 10 && long.ends_with("ä…"));
         assert_eq!(cut("short".to_owned()), "short");
+    }
+
+    #[test]
+    fn what_kubelet_knows_by_name_has_no_code() {
+        let (what, registry, detail) = ("busybox".to_owned(), "docker.io".to_owned(), "refused".to_owned());
+        let absent = ImageError::RegistryUnavailable { what: what.clone(), registry, detail };
+        let unsigned = ImageError::Signature { what, reason: "no signature".into() };
+        for error in [absent, unsigned] {
+            let status = failed(&ops::Error::Image(error));
+            assert_eq!(status.code(), Code::Unknown, "{status:?}");
+        }
     }
 
     #[test]

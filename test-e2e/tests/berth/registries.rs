@@ -52,7 +52,7 @@ async fn a_certificate_counts_by_the_authority_that_hosts_toml_names() {
 
     configure(&e2e, &address, "");
     let unknown = e2e.client.pull(&reference).await.expect_err("nobody here knows its authority");
-    assert_eq!(unknown.code(), Code::Unavailable);
+    assert_eq!(unknown.code(), Code::Unknown);
     for part in [&*address, "UnknownIssuer", "`ca` in its hosts.toml"] {
         assert!(unknown.message().contains(part), "{part}: {unknown:?}");
     }
@@ -84,7 +84,7 @@ async fn a_client_shows_its_certificate_where_the_registry_wants_one() {
 
     configure(&e2e, &address, &format!("ca = {ca:?}"));
     let refused = e2e.client.pull(&reference).await.expect_err("without a certificate");
-    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(refused.code(), Code::Unknown);
     assert!(refused.message().contains("`client` in its hosts.toml"), "{refused:?}");
 
     let (certificate, key) = certificates.leaf();

@@ -194,6 +194,21 @@ async fn strict_a_registry_that_stalls_is_given_up() {
     let refused = refused_pull(&e2e, &reference).await;
     assert!(begun.elapsed() < Duration::from_secs(seconds(60) as u64), "{refused:?}");
     assert!(hostile.requests() > 0);
+    assert_kubelet_reads("RegistryUnavailable", &refused);
+}
+
+#[tokio::test]
+async fn strict_kubelet_reads_that_a_registry_is_not_there() {
+    let e2e = Fixture::shared().await;
+    let refused = refused_pull(&e2e, "127.0.0.1:1/e2e/nobody-listens:1").await;
+    assert_kubelet_reads("RegistryUnavailable", &refused);
+}
+
+/// Asserts that kubelet gives a failed pull this reason. It looks for it where the error's text begins, and it leaves the code out of that
+/// text for Unknown alone.
+fn assert_kubelet_reads(reason: &str, status: &Status) {
+    assert_eq!(status.code(), Code::Unknown, "{status:?}");
+    assert!(status.message().starts_with(&format!("{reason}: ")), "{status:?}");
 }
 
 /// An image whose second layer never comes whole.
