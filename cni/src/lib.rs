@@ -14,6 +14,9 @@ pub mod conf;
 pub mod conntrack;
 /// Packet filter chains of our own, asserted as a whole through `iptables` and `ip6tables`.
 pub mod firewall;
+/// Doors for `cni/fuzz`: a parser's input, and what has to hold for any; nothing at all in an ordinary build.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 /// Ports of the host that lead to pods: a table of nftables, its maps and their elements.
 pub mod hostports;
 /// Address management: ranges, the next free address, and a store that survives a crash at any step.

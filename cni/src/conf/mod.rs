@@ -5,8 +5,13 @@
 
 mod capabilities;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod list;
 
 pub use capabilities::{Bandwidth, Capabilities, DnsCapability, IpRange, PortMapping};
 pub use folder::{Folder, FolderError, RefusedFile};
 pub use list::{InvalidConf, NetworkList, PluginConf};
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::list as fuzz_list;

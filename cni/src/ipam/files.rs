@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::store::{Lease, StoreError, check_owner, failed, lease_of};
+use super::store::{Lease, StoreError, address_of, check_owner, failed, last_of, lease_of};
 use super::{Pool, Store};
 
 /// How often a folder that is locked elsewhere is tried: it is locked for a millisecond.
@@ -137,7 +137,7 @@ impl Files {
         let mut addresses = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            addresses.extend(name.to_str().and_then(|name| name.parse::<IpAddr>().ok()));
+            addresses.extend(name.to_str().and_then(address_of));
         }
         Ok(addresses)
     }
@@ -170,8 +170,8 @@ impl Files {
     /// The address that was handed out last.
     pub(super) fn last(&self, index: usize) -> Result<Option<IpAddr>, StoreError> {
         let path = self.last_path(index);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok()),
+        match fs::read(&path) {
+            Ok(text) => Ok(last_of(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(failed("read", &path, source)),
         }

@@ -5,9 +5,14 @@
 //! sweep against the living returns it.
 
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod range;
 mod store;
 
 pub use files::Files;
 pub use range::{InvalidRange, Pool, Range};
 pub use store::{Lease, Store, StoreError};
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::leases as fuzz_leases;

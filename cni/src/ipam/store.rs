@@ -102,9 +102,9 @@ impl Store {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = entry.path();
             if let Some(index) = name.strip_prefix("last_reserved_ip.").and_then(|n| n.parse::<usize>().ok()) {
-                let text = fs::read_to_string(&path).map_err(|source| failed("read", &path, source))?;
-                self.last.extend(text.trim().parse().ok().map(|address| (index, address)));
-            } else if let Ok(address) = name.parse::<IpAddr>() {
+                let text = fs::read(&path).map_err(|source| failed("read", &path, source))?;
+                self.last.extend(last_of(&text).map(|address| (index, address)));
+            } else if let Some(address) = address_of(&name) {
                 let text = fs::read(&path).map_err(|source| failed("read", &path, source))?;
                 match lease_of(&text) {
                     Some(lease) => drop(self.leases.insert(address, lease)),
@@ -220,6 +220,16 @@ pub(super) fn lease_of(text: &[u8]) -> Option<Lease> {
     Some(Lease { owner, interface: lines.next().unwrap_or_default().to_owned() })
 }
 
+/// The address whose file has this name. An address can be written in several ways, and its file is named in one.
+pub(super) fn address_of(name: &str) -> Option<IpAddr> {
+    name.parse().ok().filter(|address: &IpAddr| address.to_string() == name)
+}
+
+/// None for a damaged file: where the search begins is a matter of taste, and no reason to hand nothing out.
+pub(super) fn last_of(text: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
 pub(super) fn check_owner(lease: &Lease) -> Result<(), StoreError> {
     let one_line = |text: &str| !text.contains(['\r', '\n']);
     let good = !lease.owner.trim().is_empty() && one_line(&lease.owner) && one_line(&lease.interface);
@@ -272,6 +282,32 @@ mod tests {
         fs::write(folder.path().join("last_reserved_ip.0"), "").unwrap();
         let mut store = Store::open(folder.path()).unwrap();
         assert_eq!(store.allocate(0, &pool("10.1.0.0/30"), &lease("a")).unwrap().to_string(), "10.1.0.2");
+    }
+
+    /// Found by fuzzing: it was leased to whoever read all files and free to who looked for it by name, and never given back.
+    #[test]
+    fn an_address_in_other_words_is_no_lease() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("fd00:1:0::2"), "other\r\neth0").unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        assert!(store.leases().is_empty());
+        assert_eq!(store.allocate(0, &pool("fd00:1::/125"), &lease("a")).unwrap().to_string(), "fd00:1::2");
+        assert_eq!(store.release_owner("a").unwrap().len(), 1);
+        drop(store);
+        assert!(Files::open_until(folder.path(), Instant::now()).unwrap().addresses().unwrap().is_empty());
+    }
+
+    /// Found by fuzzing: no pod had an address any more.
+    #[test]
+    fn a_damaged_file_of_the_last_address_stops_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let damaged = || fs::write(folder.path().join("last_reserved_ip.0"), b"10.1.0.\xff").unwrap();
+        damaged();
+        let first = Store::open(folder.path()).unwrap().allocate(0, &pool("10.1.0.0/29"), &lease("a")).unwrap();
+        damaged();
+        let files = Files::open_until(folder.path(), Instant::now()).unwrap();
+        let second = files.allocate(0, &pool("10.1.0.0/29"), &lease("b")).unwrap();
+        assert_eq!([first.to_string(), second.to_string()], ["10.1.0.2", "10.1.0.3"]);
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! `host-local`: addresses of this host's own, leased in files. The files are those of the reference plugin.
 
+/// What has to hold for any ranges.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::IpAddr;

@@ -26,6 +26,9 @@ use crate::call::{Call, RunError, Runner};
 use crate::types::{AddResult, CniError, Code, Command, Version, pretty};
 use request::{Living, Network, Target};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use host_local::fuzz::ranges as fuzz_pools;
+
 /// The names of the plugins.
 pub const NAMES: [&str; 12] = [
     "bandwidth",

@@ -3,6 +3,8 @@
 //! There is one [`AddResult`] in memory, the newest; older versions are ways to read and write it.
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod names;
 mod result;
 mod version;
