@@ -29,3 +29,5 @@ pub mod registry;
 pub mod spec;
 /// A WebSocket client of Exec, Attach and PortForward.
 pub mod stream;
+/// A client that keeps no deadline itself.
+pub mod untimed;

@@ -3,6 +3,8 @@
 
 /// The model as the CRI shows it.
 mod convert;
+/// Answers in the time that a client gives.
+mod deadline;
 /// Which objects a filter lets through.
 mod filter;
 /// ImageService.
@@ -30,6 +32,7 @@ use tokio::sync::SetOnce;
 
 use crate::ops::Engine;
 
+pub use deadline::Deadlines;
 pub use layer::Observe;
 
 /// The most that kubelet and crictl take, and so the most that we do (CRI clients set 16 MiB).

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cri_api::v1::image_service_client::ImageServiceClient;
 use cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use cri_api::v1::*;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::Code;
@@ -17,7 +18,7 @@ use crate::telemetry::Rpcs;
 struct Server {
     channel: Channel,
     rpcs: Arc<Rpcs>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 async fn serve() -> Server {
@@ -28,15 +29,16 @@ async fn serve() -> Server {
     let rpcs = observe.rpcs();
     let router = tonic::transport::Server::builder()
         .layer(observe)
+        .layer(Deadlines)
         .add_service(runtime_service(readiness.clone(), CgroupDriver::Systemd))
         .add_service(image_service(readiness));
     tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(listener)));
     let connect = tower::service_fn(move |_| {
         let path = path.clone();
-        async move { Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(UnixStream::connect(path).await?)) }
+        async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
     });
     let channel = Endpoint::from_static("http://berth").connect_with_connector(connect).await.unwrap();
-    Server { channel, rpcs, _dir: dir }
+    Server { channel, rpcs, dir }
 }
 
 fn metrics(server: &Server) -> String {
@@ -72,6 +74,27 @@ async fn before_recovery_is_done_a_request_waits_and_is_not_refused() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("a client that hangs up is not counted:\n{}", metrics(&server));
+}
+
+/// The client has no clock of its own, as tonic's has: the server says it.
+#[tokio::test]
+async fn a_deadline_that_passes_is_told_as_what_it_is() {
+    let server = serve().await;
+    let stream = TokioIo::new(UnixStream::connect(server.dir.path().join("cri.sock")).await.unwrap());
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let service = tower::service_fn(move |request| sender.clone().send_request(request));
+    let mut client = RuntimeServiceClient::with_origin(service, hyper::Uri::from_static("http://berth"));
+    let limits = ["0n", "1n", "999u", "1m", "2m", "20m"].repeat(5);
+    for limit in &limits {
+        let mut request = tonic::Request::new(ListContainersRequest::default());
+        request.metadata_mut().insert("grpc-timeout", limit.parse().unwrap());
+        let late = client.list_containers(request).await.unwrap_err();
+        assert_eq!(late.code(), Code::DeadlineExceeded, "{limit}: {late:?}");
+    }
+    let told = format!("rpc_answers_total{{method=\"ListContainers\",code=\"DEADLINE_EXCEEDED\"}} {}", limits.len());
+    assert!(metrics(&server).contains(&told), "{}", metrics(&server));
+    assert_eq!(server.rpcs.in_flight(), 0, "what nobody waits for any more is given up");
 }
 
 #[tokio::test]

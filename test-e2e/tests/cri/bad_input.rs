@@ -8,7 +8,8 @@ use test_e2e::fixture::{Fixture, seconds};
 use test_e2e::image::{self, Compression, Format, Image, Layer};
 use test_e2e::registry::hostile::{Answer, HostileRegistry};
 use test_e2e::spec::{bind, int, profile, security};
-use tonic::{Code, Status};
+use test_e2e::untimed::Untimed;
+use tonic::{Code, Request, Status};
 
 /// An image nobody else has, with one layer besides busybox's that `fill` fills.
 fn image_with(fill: impl FnOnce(&mut Layer)) -> Image {
@@ -182,6 +183,23 @@ async fn a_registry_that_stalls_meets_the_callers_deadline() {
     // The client's own clock may end the call first; tonic calls that Cancelled.
     assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
     assert!(begun.elapsed() < Duration::from_secs(seconds(20) as u64));
+    assert_eq!(e2e.client.image_status(&reference).await.expect("status"), None);
+}
+
+/// The runtime says it itself: this client has no clock.
+#[tokio::test]
+async fn a_pull_past_its_deadline_is_told_as_such() {
+    let e2e = Fixture::shared().await;
+    let hostile = HostileRegistry::start(&e2e.machine.host).expect("registry");
+    let reference = stalling(&hostile, "deadline");
+    let mut client = Untimed::images(e2e.machine.endpoint()).await.expect("connect");
+    for limit in ["1m", "20m", "300000u", "1S"].repeat(4) {
+        let image = Some(v1::ImageSpec { image: reference.clone(), ..Default::default() });
+        let mut request = Request::new(v1::PullImageRequest { image, ..Default::default() });
+        request.metadata_mut().insert("grpc-timeout", limit.parse().expect("ASCII"));
+        let late = client.pull_image(request).await.expect_err("it never ends");
+        assert_eq!(late.code(), Code::DeadlineExceeded, "{limit}: {late:?}");
+    }
     assert_eq!(e2e.client.image_status(&reference).await.expect("status"), None);
 }
 

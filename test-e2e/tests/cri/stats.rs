@@ -142,8 +142,12 @@ async fn newer_metrics_are_those_that_are_described() {
             "container_start_time_seconds",
             "container_threads",
             "container_processes",
+            "container_ulimits_soft",
         ];
         assert!(wanted.into_iter().all(has), "{of_container:?}");
+        let known = |name: &str| described.iter().any(|one| one.name == name);
+        let newer = ["container_hugetlb_usage_bytes", "container_spec_memory_reservation_limit_bytes"];
+        assert!(newer.into_iter().all(known), "{described:?}");
         assert!(ours.metrics.iter().any(|metric| metric.name == "container_network_receive_bytes_total"));
     };
     let list = runtime.list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {}).await.expect("metrics");

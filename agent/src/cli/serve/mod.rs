@@ -28,7 +28,7 @@ use super::checks::{Check, Facts, Level, evaluate};
 use super::flags::ServeFlags;
 use crate::admin;
 use crate::config::{CgroupDriver, Config, ConfigError};
-use crate::cri::{self, Observe, Readiness};
+use crate::cri::{self, Deadlines, Observe, Readiness};
 use crate::stream::{StreamError, StreamServer};
 use crate::sys::memory;
 use crate::telemetry::{self, LogError, MetricsError, MetricsServer, Rpcs};
@@ -155,6 +155,7 @@ async fn serve(config: Config, listener: UnixListener, plugins: Option<UnixListe
     let (drain, draining) = oneshot::channel::<()>();
     let router = tonic::transport::Server::builder()
         .layer(observe.clone())
+        .layer(Deadlines)
         .add_service(cri::runtime_service(readiness.clone(), driver))
         .add_service(cri::image_service(readiness.clone()))
         .add_service(admin::service(admin.clone()));

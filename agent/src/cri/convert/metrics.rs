@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cri_api::v1::{self, MetricType, UInt64Value};
 
-use crate::libcontainer::cgroup::{CgroupStats, Counters, DiskCounters};
+use crate::libcontainer::cgroup::{CgroupStats, Counters, DiskCounters, HugePages};
 use crate::model::{Container, ContainerState, Pod};
 use crate::ops::{Disk, Interface, PodStats, Stats};
 
@@ -64,6 +64,10 @@ families! {
     PROCESSES = gauge("container_processes", "Processes");
     DESCRIPTORS = gauge("container_file_descriptors", "File descriptors that the processes have open");
     SOCKETS = gauge("container_sockets", "Sockets among them; of a container with very many descriptors not all are looked at");
+    ULIMIT = gauge("container_ulimits_soft", "Soft limit of the container's first process on its open files", "ulimit");
+    HUGE_PAGES = gauge("container_hugetlb_usage_bytes", "Huge pages in use, in bytes", "pagesize");
+    HUGE_PAGES_PEAK = gauge("container_hugetlb_max_usage_bytes", "The most huge pages that were in use, in bytes", "pagesize");
+    HUGE_PAGES_FAILCNT = counter("container_hugetlb_failcnt", "How often the limit on huge pages was met", "pagesize");
     DISK_BYTES = counter(
         "container_blkio_device_usage_total", "Bytes read from or written to a disk", "device", "major", "minor", "operation");
     FS_USAGE = gauge("container_fs_usage_bytes", "What the writable layer takes, in bytes", "device");
@@ -78,6 +82,8 @@ families! {
     SPEC_CPU_QUOTA = gauge("container_spec_cpu_quota", "CPU time in each period, in microseconds");
     SPEC_CPU_SHARES = gauge("container_spec_cpu_shares", "Share of the CPU beside others");
     SPEC_MEMORY = gauge("container_spec_memory_limit_bytes", "Limit on memory, in bytes; 0: none");
+    SPEC_MEMORY_RESERVATION = gauge(
+        "container_spec_memory_reservation_limit_bytes", "Memory that is not reclaimed while others can give some, in bytes; 0: none");
     SPEC_MEMORY_SWAP =
         gauge("container_spec_memory_swap_limit_bytes", "Limit on memory and swap together, in bytes; 0: none");
     CPU_WAITING = counter("container_pressure_cpu_waiting_seconds_total", "Time in which a task waited for a CPU, in seconds");
@@ -201,6 +207,9 @@ fn spec(metrics: &mut Metrics, container: &Container) {
     metrics.add(&SPEC_CPU_SHARES, limit(resources.cpu_shares));
     metrics.add(&SPEC_MEMORY, limit(resources.memory_limit_in_bytes));
     metrics.add(&SPEC_MEMORY_SWAP, limit(resources.memory_swap_limit_in_bytes));
+    // The CRI has no field for it: whoever wants it says so in the kernel's own words.
+    let reservation = resources.unified.get("memory.low").and_then(|bytes| bytes.trim().parse().ok());
+    metrics.add(&SPEC_MEMORY_RESERVATION, reservation.unwrap_or(0));
     if resources.cpu_quota > 0 {
         metrics.add(&SPEC_CPU_QUOTA, limit(resources.cpu_quota));
     }
@@ -261,6 +270,12 @@ fn more(metrics: &mut Metrics, counters: &Counters) {
     metrics.add(&PROCESSES, counters.open.processes);
     metrics.add(&DESCRIPTORS, counters.open.descriptors);
     metrics.add(&SOCKETS, counters.open.sockets);
+    counters.open.limit.into_iter().for_each(|limit| metrics.add_with(&ULIMIT, ["max_open_files"], limit));
+    for HugePages { size, used, most, failures } in &counters.huge_pages {
+        metrics.add_with(&HUGE_PAGES, [size], *used);
+        most.iter().for_each(|most| metrics.add_with(&HUGE_PAGES_PEAK, [size], *most));
+        metrics.add_with(&HUGE_PAGES_FAILCNT, [size], *failures);
+    }
     for disk in &counters.disks {
         let DiskCounters { device: number, read_bytes, reads, written_bytes, writes } = disk;
         let device = device(*number);

@@ -1,7 +1,7 @@
 //! The counters of a cgroup that only metrics have a name for: read when somebody asks for those.
 
 use super::stats::{Files, find, value};
-use super::{Cgroup, CgroupError, OpenFiles};
+use super::{Cgroup, CgroupError, HugePages, OpenFiles, huge_pages};
 
 /// What a container used and was refused since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Counters {
     pub tasks_limit: Option<u64>,
     /// What it read from and wrote to each disk.
     pub disks: Vec<DiskCounters>,
+    /// Its huge pages, by their size.
+    pub huge_pages: Vec<HugePages>,
     /// Its processes and what they have open.
     pub open: OpenFiles,
 }
@@ -64,6 +66,9 @@ impl Cgroup {
         let files = |controller| self.layout.home(controller).map(|root| Files::new(root, &self.path));
         if let Some(mut files) = files("pids") {
             counters.tasks_limit = files.number("pids.max")?;
+        }
+        if let Some(mut files) = files("hugetlb") {
+            counters.huge_pages = huge_pages::read(&mut files);
         }
         if self.layout.is_unified() { v2(files, &mut counters) } else { v1(files, &mut counters) }?;
         Ok(counters)

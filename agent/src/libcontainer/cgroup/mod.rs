@@ -13,6 +13,8 @@ mod devices;
 mod error;
 /// Folders and files of cgroup file systems.
 mod folder;
+/// Huge pages in use.
+mod huge_pages;
 /// Which hierarchies the host has.
 mod layout;
 /// Limits, set and changed.
@@ -38,6 +40,7 @@ use rustix::fs::OFlags;
 pub use counters::{Counters, DiskCounters};
 pub use devices::attach_device_rules;
 pub use error::CgroupError;
+pub use huge_pages::HugePages;
 pub use layout::{Driver, Layout};
 pub use limits::{Change, cpu_weight};
 pub use open_files::OpenFiles;

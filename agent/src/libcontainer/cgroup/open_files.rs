@@ -15,12 +15,16 @@ pub struct OpenFiles {
     pub descriptors: u64,
     /// Those of them that are sockets, among the first 10,000.
     pub sockets: u64,
+    /// How many descriptors the first of them may have open before it asks for more; `None` without processes, or a limit.
+    pub limit: Option<u64>,
 }
 
 impl OpenFiles {
     /// Of these processes; one that ends meanwhile is not counted.
     pub(super) fn of(processes: &[i32]) -> Self {
         let mut open = Self::default();
+        let first = processes.iter().min();
+        open.limit = first.and_then(|pid| soft_limit(&std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?));
         let mut left = SOCKETS_AMONG;
         for process in processes {
             let folder = format!("/proc/{process}/fd");
@@ -34,6 +38,12 @@ impl OpenFiles {
         }
         open
     }
+}
+
+/// proc(5), /proc/pid/limits: a line a resource, with its soft and its hard limit.
+fn soft_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// How many descriptors were looked at, and how many of them are sockets.
@@ -60,6 +70,16 @@ mod tests {
         assert_eq!(with.processes, 1, "one that is gone is not counted");
         assert!(with.sockets >= 2 && with.descriptors >= with.sockets, "{with:?}");
         assert_eq!(look(Path::new("/proc/self/fd"), 1).0, 1);
+        assert_eq!(with.limit, rustix::process::getrlimit(rustix::process::Resource::Nofile).current);
+        assert_eq!(OpenFiles::of(&[]).limit, None);
         drop((one, other));
+    }
+
+    #[test]
+    fn the_soft_limit_is_the_first_of_its_line() {
+        let text = "Limit          Soft Limit  Hard Limit  Units\nMax processes  7           8           processes\n";
+        assert_eq!(soft_limit(&format!("{text}Max open files 1024       4096        files\n")), Some(1024));
+        assert_eq!(soft_limit(&format!("{text}Max open files unlimited  unlimited   files\n")), None);
+        assert_eq!(soft_limit(text), None);
     }
 }

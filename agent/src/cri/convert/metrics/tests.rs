@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::sample;
 use super::*;
-use crate::libcontainer::cgroup::{Psi, Stall};
+use crate::libcontainer::cgroup::{OpenFiles, Psi, Stall};
 use crate::ops::{LayerUsage, Traffic};
 
 fn full() -> v1::PodSandboxMetrics {
@@ -21,7 +21,9 @@ fn full() -> v1::PodSandboxMetrics {
     let layer = Some(LayerUsage { bytes: 10, inodes: 1, measured_at: 4 });
     let stats = Stats { timestamp: 5_000_000_000, cgroup: Some(cgroup), usage_nano_cores: None, layer };
     let mut container = sample::container("c", "a", "web");
-    let resources = v1::LinuxContainerResources { cpu_quota: 9, memory_limit_in_bytes: -1, ..Default::default() };
+    let unified = [("memory.low".to_owned(), "4096".to_owned())].into();
+    let resources =
+        v1::LinuxContainerResources { cpu_quota: 9, memory_limit_in_bytes: -1, unified, ..Default::default() };
     container.spec.config.linux.get_or_insert_default().resources = Some(Default::default());
     // What is told is what is in force, not what the container was made with.
     container.resources = Some(crate::model::Resources { in_force: resources, undo: Vec::new() });
@@ -36,8 +38,15 @@ fn full() -> v1::PodSandboxMetrics {
         containers: vec![(Arc::new(container), Arc::new(stats))],
     };
     let disk = DiskCounters { device: (8, 1), read_bytes: 21, ..DiskCounters::default() };
-    let counters =
-        Counters { cpu_periods: 1, memory_peak: Some(8), tasks: Some(4), disks: vec![disk], ..Counters::default() };
+    let counters = Counters {
+        cpu_periods: 1,
+        memory_peak: Some(8),
+        tasks: Some(4),
+        disks: vec![disk],
+        huge_pages: vec![HugePages { size: "2MB".into(), used: 31, most: Some(32), failures: 33 }],
+        open: OpenFiles { limit: Some(1024), ..OpenFiles::default() },
+        ..Counters::default()
+    };
     let file_system = Disk { device: (8, 2), bytes: 100, inodes: 50, free_inodes: 40 };
     pod_metrics(&sample::pod("a", "web"), &measured, [Some(counters)].into_iter(), file_system)
 }
@@ -75,6 +84,13 @@ fn values_have_cadvisors_units_and_labels() {
     assert_eq!(seconds, 2, "whole seconds");
     assert_eq!(labels, ["web", "/kubepods/x", "busybox:latest", id.as_str(), "n", "web", "total"]);
     assert_eq!(of(metrics, "container_spec_memory_limit_bytes").0, 0, "below zero is none");
+    assert_eq!(of(metrics, "container_spec_memory_reservation_limit_bytes").0, 4096);
+    let (files, labels) = of(metrics, "container_ulimits_soft");
+    assert_eq!((files, labels[6].as_str()), (1024, "max_open_files"));
+    let of_size = |name: &str| (of(metrics, name).0, of(metrics, name).1[6].clone());
+    assert_eq!(of_size("container_hugetlb_usage_bytes"), (31, "2MB".into()));
+    assert_eq!(of_size("container_hugetlb_max_usage_bytes"), (32, "2MB".into()));
+    assert_eq!(of_size("container_hugetlb_failcnt"), (33, "2MB".into()));
     assert_eq!(of(metrics, "container_fs_reads_bytes_total").1[6], "8:1");
     let (bytes, labels) = of(metrics, "container_fs_usage_bytes");
     assert_eq!((bytes, labels[6].as_str()), (10, "8:2"));
