@@ -22,7 +22,7 @@ impl Engine {
         spec: &ContainerSpec,
     ) -> Result<(), Error> {
         let names = cdi::requested(&spec.config)?;
-        cdi::apply(&cdi::resolve(&self.node.cdi_dirs, &names)?, oci)?;
+        cdi::apply(&cdi::resolve(&self.node.cdi_dirs, &names)?, oci, maker(spec))?;
 
         let name = spec.config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
         let class = |kind| class(kind, name, &spec.config.annotations, &pod.spec.config.annotations);
@@ -57,7 +57,7 @@ impl Engine {
         let Adjusted { container, adjustment, .. } = adjusted;
         let names = adjustment.cdi_devices.iter().map(|device| cdi::DeviceName::parse(&device.name));
         let names = names.collect::<Result<Vec<_>, _>>()?;
-        cdi::apply(&cdi::resolve(&self.node.cdi_dirs, &names)?, oci)?;
+        cdi::apply(&cdi::resolve(&self.node.cdi_dirs, &names)?, oci, maker(spec))?;
         let requested = spec.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
         let limits = adjust_spec(oci, &adjustment, &pod.spec.config, requested, &self.host)?;
         if let (Some(asked), Some(linux)) = (&adjustment.linux, oci.linux_mut()) {
@@ -82,6 +82,10 @@ impl Engine {
         self.write_told(id, &container)?;
         Ok(limits)
     }
+}
+
+fn maker(spec: &ContainerSpec) -> cdi::Maker {
+    if spec.external { cdi::Maker::OciRuntime } else { cdi::Maker::Berth }
 }
 
 fn set_rdt_class(linux: &mut Linux, class: &str) {

@@ -34,6 +34,7 @@ with_runc_and_crun!(
     a_program_may_end_before_its_start_is_told,
     the_runtime_says_why_not,
     annotations_are_let_through_by_name,
+    hooks_of_devices_run,
 );
 
 async fn machine(runtime: &str, name: &str) -> Fixture {
@@ -334,4 +335,29 @@ async fn a_runtime_that_hangs_ends_with_whom_it_works_for() {
         assert_eq!(hanging(), None, "{how}");
         nothing_more_than(&e2e, &before).await;
     }
+}
+
+/// What a device's file says is to be run on the way up and down is run by the runtime.
+async fn hooks_of_devices_run(runtime: &str) {
+    let e2e = machine(runtime, "hooks").await;
+    let (out, files) = (e2e.folder("hooks"), e2e.agent().root.with_file_name("cdi"));
+    std::fs::create_dir_all(&files).expect("folder");
+    let hook = |kind: &str| {
+        let script = format!("cat > {}/{kind}", out.display());
+        serde_json::json!({"hookName": kind, "path": "/bin/sh", "args": ["sh", "-c", script]})
+    };
+    let hooks: Vec<_> = ["createRuntime", "createContainer", "poststop"].map(hook).into();
+    let device = serde_json::json!({"name": "hooked", "containerEdits": {"hooks": hooks}});
+    let file = serde_json::json!({"cdiVersion": "0.7.0", "kind": "vendor.example/thing", "devices": [device]});
+    std::fs::write(files.join("vendor.json"), file.to_string()).expect("vendor's file");
+    let pod = pod(&e2e, runtime, "hooks").await;
+    let named = vec![v1::CdiDevice { name: "vendor.example/thing=hooked".into() }];
+    let container = pod.start_with("main", &["sleep", "1000"], |config| config.cdi_devices = named).await;
+    for kind in ["createRuntime", "createContainer"] {
+        let state = std::fs::read_to_string(out.join(kind)).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        assert!(state.contains(&container.id), "{kind} is given the container's state: {state}");
+    }
+    assert!(!out.join("poststop").exists());
+    e2e.client.remove_container(&container.id).await.expect("removed");
+    eventually("the last hook has run", async || out.join("poststop").exists().then_some(())).await;
 }

@@ -1,19 +1,32 @@
 //! Edits into a `Spec`. Pure.
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt, Mount, Spec};
+use oci_spec::runtime::{
+    Hook, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt, Mount, Spec,
+};
 
-use super::document::{Edits, IntelRdt, Mount as WantedMount, Node};
+use super::document::{Edits, Hook as WantedHook, IntelRdt, Mount as WantedMount, Node};
 use super::{CdiError, Injection};
 use crate::libcontainer::spec::RAW_ENV_ANNOTATION;
+
+/// Who makes the container out of its `Spec`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// Berth itself, which runs no hooks.
+    Berth,
+    /// A runtime that reads config.json, and runs the hooks in it.
+    OciRuntime,
+}
 
 /// Puts what the devices need into a container's `Spec`.
 ///
 /// # Errors
-/// `CdiError::Unsupported`: a hook, a network device, or an RDT allocation of the device's own. The `Spec` is then of no use.
-pub fn apply(injection: &Injection, spec: &mut Spec) -> Result<(), CdiError> {
+/// `CdiError::Unsupported`: a hook that its maker does not run, a network device, or an RDT allocation of the device's own. The `Spec`
+/// is then of no use.
+pub fn apply(injection: &Injection, spec: &mut Spec, maker: Maker) -> Result<(), CdiError> {
     for named in &injection.edits {
-        refuse_unsupported(&named.name, &named.edits)?;
-        let Edits { env, device_nodes, mounts, intel_rdt, additional_gids, .. } = &named.edits;
+        refuse_unsupported(&named.name, &named.edits, maker)?;
+        let Edits { env, device_nodes, mounts, intel_rdt, additional_gids, hooks, .. } = &named.edits;
+        hooks.iter().for_each(|hook| add_hook(spec, hook));
         env.iter().for_each(|pair| set_env(spec, pair));
         device_nodes.iter().for_each(|node| add_node(spec, node));
         mounts.iter().for_each(|mount| add_mount(spec, mount));
@@ -31,11 +44,12 @@ pub fn apply(injection: &Injection, spec: &mut Spec) -> Result<(), CdiError> {
     Ok(())
 }
 
-fn refuse_unsupported(name: &str, edits: &Edits) -> Result<(), CdiError> {
+fn refuse_unsupported(name: &str, edits: &Edits, maker: Maker) -> Result<(), CdiError> {
     let refuse = |what: String| Err(CdiError::Unsupported { name: name.to_owned(), what });
-    if let Some(hook) = edits.hooks.first() {
+    if let Some(hook) = edits.hooks.first().filter(|_| maker == Maker::Berth) {
         let (kind, path) = (&hook.hook_name, &hook.path);
-        return refuse(format!("it needs the {kind} hook {path:?}, and this version of berth runs no hooks"));
+        let remedy = "give the pod a runtime handler with an OCI runtime";
+        return refuse(format!("it needs the {kind} hook {path:?}, and berth itself runs none in pods; {remedy}"));
     }
     if let Some(device) = edits.net_devices.first() {
         let interface = &device.host_interface_name;
@@ -47,6 +61,28 @@ fn refuse_unsupported(name: &str, edits: &Edits) -> Result<(), CdiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Behind those that are there (OCI runtime-spec: hooks of a kind are called in their order).
+#[allow(deprecated, reason = "`prestart` is what vendors' older files have")]
+fn add_hook(spec: &mut Spec, wanted: &WantedHook) {
+    let WantedHook { hook_name, path, args, env, timeout } = wanted;
+    let mut hook = Hook::default();
+    hook.set_path(path.into())
+        .set_args(Some(args.clone()).filter(|args| !args.is_empty()))
+        .set_env(Some(env.clone()).filter(|env| !env.is_empty()))
+        .set_timeout(*timeout);
+    let hooks = spec.hooks_mut().get_or_insert_default();
+    let kind = match hook_name.as_str() {
+        "prestart" => hooks.prestart_mut(),
+        "createRuntime" => hooks.create_runtime_mut(),
+        "createContainer" => hooks.create_container_mut(),
+        "startContainer" => hooks.start_container_mut(),
+        "poststart" => hooks.poststart_mut(),
+        // The file was read, so it is one of the six.
+        _ => hooks.poststop_mut(),
+    };
+    kind.get_or_insert_default().push(hook);
 }
 
 fn set_env(spec: &mut Spec, pair: &str) {

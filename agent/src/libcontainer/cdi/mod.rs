@@ -14,7 +14,7 @@ mod resolve;
 
 use std::path::PathBuf;
 
-pub use apply::apply;
+pub use apply::{Maker, apply};
 pub use name::{DeviceName, requested};
 pub use resolve::{Injection, resolve};
 

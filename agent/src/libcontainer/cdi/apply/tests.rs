@@ -29,7 +29,7 @@ fn injection(edits: Edits) -> Injection {
 
 fn edited(edits: Edits) -> Spec {
     let mut spec = spec();
-    apply(&injection(edits), &mut spec).unwrap();
+    apply(&injection(edits), &mut spec, Maker::Berth).unwrap();
     spec
 }
 
@@ -50,7 +50,7 @@ fn variables_replace_those_of_their_name() {
     let mut spec = spec();
     spec.set_annotations(Some([(format!("{RAW_ENV_ANNOTATION}OLD"), "/w==".to_owned())].into()));
     let edits = Edits { env: vec!["OLD=2".into(), "NEW=a=b".into()], ..Edits::default() };
-    apply(&injection(edits), &mut spec).unwrap();
+    apply(&injection(edits), &mut spec, Maker::Berth).unwrap();
     assert_eq!(spec.process().as_ref().unwrap().env().as_ref().unwrap(), &["PATH=/bin", "OLD=2", "NEW=a=b"]);
     assert!(spec.annotations().as_ref().unwrap().is_empty(), "bytes that stood for the old value do not come back");
 }
@@ -80,7 +80,7 @@ fn in_a_user_namespace_a_node_is_a_mount() {
     spec.linux_mut().as_mut().unwrap().set_uid_mappings(Some(vec![mapping]));
     let mount = WantedMount { host_path: "/h".into(), container_path: "/c".into(), ..Default::default() };
     let edits = Edits { device_nodes: vec![node("rw")], mounts: vec![mount], ..Edits::default() };
-    apply(&injection(edits), &mut spec).unwrap();
+    apply(&injection(edits), &mut spec, Maker::Berth).unwrap();
     assert_eq!(spec.linux().as_ref().unwrap().devices(), &None);
     let mounts = spec.mounts().as_ref().unwrap();
     let at = |path: &str| mounts.iter().find(|mount| mount.destination().to_str() == Some(path)).unwrap();
@@ -105,23 +105,38 @@ fn mounts_replace_others_and_come_after_their_parents() {
     assert_eq!(mounts[1].options().as_ref().unwrap(), &["bind", "ro"]);
 }
 
+fn hook(kind: &str, path: &str) -> WantedHook {
+    WantedHook { hook_name: kind.into(), path: path.into(), args: vec!["x".into()], env: Vec::new(), timeout: Some(5) }
+}
+
+#[test]
+fn a_runtime_is_told_the_hooks() {
+    let kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    let mut hooks: Vec<_> = kinds.map(|kind| hook(kind, &format!("/bin/{kind}"))).into();
+    hooks.push(hook("poststop", "/bin/last"));
+    let mut spec = spec();
+    apply(&injection(Edits { hooks, ..Edits::default() }), &mut spec, Maker::OciRuntime).unwrap();
+    let told = serde_json::to_value(spec.hooks().as_ref().unwrap()).unwrap();
+    for kind in kinds {
+        let first = serde_json::json!({"path": format!("/bin/{kind}"), "args": ["x"], "timeout": 5});
+        assert_eq!(told[kind][0], first, "{told}");
+    }
+    assert_eq!(told["poststop"][1]["path"], "/bin/last", "in their order");
+}
+
 #[test]
 fn what_is_not_done_is_refused_by_name() {
-    let hook = super::super::document::Hook {
-        hook_name: "createContainer".into(),
-        path: "/bin/x".into(),
-        args: Vec::new(),
-        env: Vec::new(),
-        timeout: None,
-    };
     let rdt = |rdt: IntelRdt| Edits { intel_rdt: Some(rdt), ..Edits::default() };
     let schema = IntelRdt { clos_id: "gold".into(), l3_cache_schema: "L3:0=f".into(), ..IntelRdt::default() };
     for (edits, told) in [
-        (Edits { hooks: vec![hook], ..Edits::default() }, "createContainer hook \"/bin/x\""),
+        (
+            Edits { hooks: vec![hook("createContainer", "/bin/x")], ..Edits::default() },
+            "createContainer hook \"/bin/x\"",
+        ),
         (rdt(schema), "RDT"),
         (rdt(IntelRdt::default()), "RDT"),
     ] {
-        let error = apply(&injection(edits), &mut spec()).unwrap_err().to_string();
+        let error = apply(&injection(edits), &mut spec(), Maker::Berth).unwrap_err().to_string();
         assert!(error.starts_with("CDI device v/c=x: ") && error.contains(told), "{error}");
     }
     let spec = edited(rdt(IntelRdt { clos_id: "gold".into(), ..IntelRdt::default() }));
