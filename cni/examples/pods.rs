@@ -1,10 +1,11 @@
 //! How long adding and removing a pod takes: bridge, host-local and portmap, dual stack.
 //!
-//! `unshare --net --mount target/release/examples/pods [call|PATH_OF_PLUGINS] [PODS]`: by call in this process, or as the
-//! programs of a folder. Prints medians in milliseconds of the first and the last fifty pods.
+//! `unshare --net --mount target/release/examples/pods [call|PATH_OF_PLUGINS] [PODS] [AT_A_TIME]`: by call in this process, or as the
+//! programs of a folder. Prints medians in milliseconds of the first and the last fifty pods; of several at a time, how long all took.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use cni::call::Runner;
@@ -18,6 +19,7 @@ fn main() -> Result<(), Error> {
     let mut words = std::env::args().skip(1);
     let by = words.next().unwrap_or_else(|| "call".into());
     let pods: usize = words.next().map_or(Ok(500), |word| word.parse())?;
+    let at_a_time: usize = words.next().map_or(Ok(1), |word| word.parse())?;
     let folder = std::env::temp_dir().join(format!("cni-pods-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
     let path: Vec<PathBuf> = vec![if by == "call" { "/nowhere".into() } else { by.clone().into() }];
@@ -26,7 +28,8 @@ fn main() -> Result<(), Error> {
         _ => Box::new(Exec::new(path.clone())),
     };
     let client = Client::new(&*runner, Records::new(&folder), path);
-    let outcome = measure(&client, &list(&folder)?, pods);
+    let list = list(&folder)?;
+    let outcome = if at_a_time > 1 { together(&client, &list, pods, at_a_time) } else { measure(&client, &list, pods) };
     std::fs::remove_dir_all(&folder)?;
     outcome
 }
@@ -61,6 +64,31 @@ fn measure<R: Runner>(client: &Client<R>, list: &NetworkList, pods: usize) -> Re
     for (what, times) in [("ADD", added), ("DEL", removed)] {
         let few = times.len().min(50);
         println!("{what}: {} first, {} last of {pods}", median(&times[..few]), median(&times[times.len() - few..]));
+    }
+    Ok(())
+}
+
+fn together<R: Runner>(client: &Client<R>, list: &NetworkList, pods: usize, at_a_time: usize) -> Result<(), Error> {
+    let namespaces = (0..pods).map(|_| Namespace::new()).collect::<Result<Vec<_>, _>>()?;
+    let attachments = namespaces.iter().enumerate().map(|(number, namespace)| attachment(number, namespace));
+    let attachments = attachments.collect::<Result<Vec<_>, _>>()?;
+    for what in ["ADD", "DEL"] {
+        let (next, failed, started) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
+        let work = || {
+            while let Some(attachment) = attachments.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let deadline = Instant::now() + Duration::from_secs(60);
+                let outcome = match what {
+                    "ADD" => client.add(list, attachment, deadline).map(drop),
+                    _ => client.del(&list.name, None, attachment, deadline),
+                };
+                failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(outcome.err());
+            }
+        };
+        std::thread::scope(|scope| (0..at_a_time).for_each(|_| drop(scope.spawn(work))));
+        if let Some(error) = failed.into_inner().unwrap_or_default().into_iter().next() {
+            return Err(error.into());
+        }
+        println!("{what}: {pods} pods, {at_a_time} at a time: {:.2} s", started.elapsed().as_secs_f64());
     }
     Ok(())
 }

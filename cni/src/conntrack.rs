@@ -7,7 +7,7 @@ use crate::netlink::NetlinkError;
 use crate::netlink::attributes::{attribute, written};
 use crate::netlink::reply::Body;
 use crate::netlink::transport::{Transport, refused};
-use crate::nftables::Family;
+use crate::nftables::{Family, Nftables};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
@@ -25,22 +25,20 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_ZONE: u16 = 18;
 const UDP: u8 = 17;
 
-/// Forgets the entries of UDP datagrams to these ports, of whatever address. Costs nothing when there are no ports.
+/// Forgets the entries of UDP datagrams to these ports, of whatever address. Costs nothing when there are no ports. By the socket of
+/// nftables, which is of the same protocol: closing one of its own would wait for what nftables deleted last.
 ///
 /// # Errors
 /// When the kernel cannot be asked, or refuses.
-pub fn forget_udp(ports: &[(Family, u16)]) -> Result<(), NetlinkError> {
-    if ports.is_empty() {
-        return Ok(());
-    }
-    let mut transport = Transport::open(Some(rustix::net::netlink::NETFILTER))?;
+pub fn forget_udp(socket: &mut Nftables, ports: &[(Family, u16)]) -> Result<(), NetlinkError> {
+    let transport = socket.transport();
     for family in [Family::V4, Family::V6] {
         let of_family: Vec<_> = ports.iter().filter(|(of, _)| *of == family).map(|(_, port)| *port).collect();
         if of_family.is_empty() {
             continue;
         }
-        for entry in list(&mut transport, family, &of_family)? {
-            match delete(&mut transport, family, &entry) {
+        for entry in list(transport, family, &of_family)? {
+            match delete(transport, family, &entry) {
                 // It has just timed out.
                 Err(error) if error.not_found() => {}
                 other => other?,

@@ -41,6 +41,48 @@ pub fn add(socket: &mut Nftables, address: IpNet, owner: &str) -> Result<(), Net
     socket.commit(&transaction)
 }
 
+/// The same for several addresses, in one message when their subnets are known already.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn add_all(socket: &mut Nftables, addresses: &[IpNet], owner: &str) -> Result<(), NetlinkError> {
+    let mut transaction = Transaction::default();
+    for address in addresses {
+        let element = Element { key: octets(address.addr()), comment: Some(owner.into()), ..Element::default() };
+        transaction.add_new_elements(Family::of(address.addr()), TABLE, &Names::of(*address).set, &[element]);
+    }
+    match socket.commit(&transaction) {
+        // See there.
+        Err(error) if error.not_found() || error.already_exists() => {
+            addresses.iter().try_for_each(|address| add(socket, *address, owner))
+        }
+        other => other,
+    }
+}
+
+/// Takes addresses away that are known, in one message, however many others there are. False when one is not the owner's: then he may
+/// have others.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn take(socket: &mut Nftables, addresses: &[IpNet], owner: &str) -> Result<bool, NetlinkError> {
+    let (mut transaction, mut all) = (Transaction::default(), !addresses.is_empty());
+    for address in addresses {
+        let (family, set, key) = (Family::of(address.addr()), Names::of(*address).set, octets(address.addr()));
+        match socket.element(family, TABLE, &set, &key)? {
+            Some(element) if element.comment.as_deref() == Some(owner) => {
+                transaction.delete_elements(family, TABLE, &set, &[key]);
+            }
+            _ => all = false,
+        }
+    }
+    match socket.commit(&transaction) {
+        // Another call was faster with one of them.
+        Err(error) if error.not_found() => Ok(false),
+        other => other.map(|()| all),
+    }
+}
+
 /// Takes away what owners have that `dead` says so of.
 ///
 /// # Errors

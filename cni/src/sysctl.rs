@@ -49,6 +49,17 @@ pub fn set_of(family: &str, link: &str, name: &str, value: &str) -> Result<(), S
     set(&Path::new("/proc/sys/net").join(family).join("conf").join(link).join(name), value)
 }
 
+/// The same when it is known by other means what it is now: then nothing is looked up unless it has to be changed.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn settle(family: &str, link: &str, name: &str, value: i32, now: Option<i32>) -> Result<(), SysctlError> {
+    match now == Some(value) {
+        true => Ok(()),
+        false => set_of(family, link, name, &value.to_string()),
+    }
+}
+
 /// The host passes IPv4 packets on.
 ///
 /// # Errors

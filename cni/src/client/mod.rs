@@ -52,6 +52,11 @@ impl<R: Runner> Client<R> {
         Self { runner, records, path }
     }
 
+    /// What runs its plugins.
+    pub fn runner(&self) -> &R {
+        &self.runner
+    }
+
     /// Its records.
     pub fn records(&self) -> &Records {
         &self.records

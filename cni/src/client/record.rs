@@ -132,6 +132,8 @@ pub struct Recorded {
     pub interface: InterfaceName,
     /// Whether its ADD has come to its end.
     pub result: bool,
+    /// As [`NetworkList::kinds`]; none when its list cannot be read.
+    pub kinds: Vec<String>,
 }
 
 /// The records' folder.
@@ -248,7 +250,9 @@ fn recorded(record: Option<Record>) -> Result<Option<Recorded>, ClientError> {
     let Some(record) = record else { return Ok(None) };
     let (network, container, interface) =
         (record.network.parse()?, record.container_id.parse()?, record.if_name.parse()?);
-    Ok(Some(Recorded { network, container, interface, result: record.result.is_some() }))
+    let list = record.list().ok();
+    let kinds = list.iter().flat_map(NetworkList::kinds).map(str::to_owned).collect();
+    Ok(Some(Recorded { network, container, interface, result: record.result.is_some(), kinds }))
 }
 
 fn name(network: &str, container: &str, interface: &str) -> String {

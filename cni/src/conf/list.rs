@@ -98,6 +98,15 @@ impl NetworkList {
         Ok(list)
     }
 
+    /// The names of its plugins, and of those that they have addresses from.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        fn ipam(plugin: &PluginConf) -> Option<&str> {
+            plugin.fields.get("ipam")?.get("type")?.as_str()
+        }
+        let kinds = self.plugins.iter().flat_map(|plugin| [Some(plugin.kind.as_str()), ipam(plugin)]);
+        kinds.flatten().filter(|kind| !kind.is_empty())
+    }
+
     /// The same with plugins that were found in files of their own, behind its own.
     pub(super) fn extended(mut self, plugins: Vec<PluginConf>) -> Self {
         if plugins.is_empty() {

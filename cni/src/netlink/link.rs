@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
-    InfoPortData, InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind,
+    InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 
 pub use netlink_packet_route::link::{IpVlanMode, MacVlanMode};
@@ -46,6 +46,21 @@ pub struct Link {
     pub queue: u32,
     /// The link that it stands on, or a veth's other end, by the index that it has in its own namespace.
     pub lower: Option<u32>,
+    /// Sysctls of it.
+    pub sysctls: LinkSysctls,
+}
+
+/// A link's sysctls that are told with it, as numbers; none where the kernel does not know the address family on this link. Looking one up
+/// in /proc/sys/net takes the longer the more network namespaces there are (all of their entries share one hash chain).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkSysctls {
+    /// `net.ipv4.conf.LINK.route_localnet`
+    pub route_localnet: Option<i32>,
+    /// `net.ipv6.conf.LINK.disable_ipv6`
+    pub disable_ipv6: Option<i32>,
+    /// `net.ipv6.conf.LINK.accept_ra`
+    pub accept_ra: Option<i32>,
 }
 
 /// A veth pair, made by one message: the host's end is a port of a bridge, the other end is in its namespace. Both are down:
@@ -349,6 +364,31 @@ impl Socket {
     }
 }
 
+fn sysctls_of(specs: &[AfSpecUnspec]) -> LinkSysctls {
+    let mut sysctls = LinkSysctls::default();
+    for spec in specs {
+        match spec {
+            AfSpecUnspec::Inet(v4) => {
+                for one in v4 {
+                    if let AfSpecInet::DevConf(conf) = one {
+                        sysctls.route_localnet = Some(conf.route_localnet);
+                    }
+                }
+            }
+            AfSpecUnspec::Inet6(v6) => {
+                for one in v6 {
+                    if let AfSpecInet6::DevConf(conf) = one {
+                        sysctls.disable_ipv6 = Some(conf.disable_ipv6);
+                        sysctls.accept_ra = Some(conf.accept_ra);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    sysctls
+}
+
 fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let mut link = Link {
@@ -365,6 +405,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
         queue: 0,
         lower: None,
+        sysctls: LinkSysctls::default(),
     };
     for attribute in message.attributes {
         match attribute {
@@ -374,6 +415,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::TxQueueLen(length) => link.queue = length,
             LinkAttribute::Link(index) => link.lower = Some(index).filter(|index| *index != 0),
+            LinkAttribute::AfSpecUnspec(specs) => link.sysctls = sysctls_of(&specs),
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr::new),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

@@ -9,6 +9,7 @@ pub(crate) mod attributes;
 mod error;
 mod link;
 mod mac;
+mod netconf;
 pub(crate) mod reply;
 mod route;
 mod socket;
@@ -19,8 +20,8 @@ mod watch;
 pub use address::{Address, AddressMode, add_address, add_address_as, addresses_dump, remove_address};
 pub use error::NetlinkError;
 pub use link::{
-    Bridge, BridgePort, IpVlanMode, Link, LinkChange, MacVlanMode, Stacked, StackedKind, VethPair, change_link,
-    configure_port, create_bridge, create_ifb, create_stacked, create_veth_pair, delete_link, raise_link,
+    Bridge, BridgePort, IpVlanMode, Link, LinkChange, LinkSysctls, MacVlanMode, Stacked, StackedKind, VethPair,
+    change_link, configure_port, create_bridge, create_ifb, create_stacked, create_veth_pair, delete_link, raise_link,
 };
 pub use mac::{InvalidMac, MacAddr};
 pub use route::{Route, add_route};

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -121,6 +122,10 @@ impl Socket {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
         };
+        if address.is_ipv6() {
+            // The route itself: with it the kernel tells a source address, for which it looks at those of all links.
+            message.header.flags |= RouteFlags::FibMatch;
+        }
         let net = IpNet::from(address);
         message.header.destination_prefix_length = net.prefix_len();
         message.attributes.push(RouteAttribute::Destination(address.into()));

@@ -92,21 +92,50 @@ impl Socket {
     /// When the kernel refuses it or its answer cannot be read.
     pub(super) fn get(&mut self, request: &Request) -> Result<RouteNetlinkMessage, NetlinkError> {
         let sequence = self.send(std::slice::from_ref(request), 0)?;
-        let mut answer = None;
-        while answer.is_none() {
-            self.transport.receive(&request.what, |frame| {
+        self.answer(&request.what, sequence, |bytes| parse(&request.what, bytes))
+    }
+
+    /// The same of a question that is bytes already, but for its sequence number, and whose answer `read` knows.
+    ///
+    /// # Errors
+    /// As for [`Socket::get`].
+    pub(super) fn get_raw<T>(
+        &mut self,
+        what: &str,
+        question: &mut [u8],
+        read: impl Fn(&[u8]) -> Result<T, NetlinkError>,
+    ) -> Result<T, NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        if let Some(place) = question.get_mut(8..12) {
+            place.copy_from_slice(&self.sequence.to_ne_bytes());
+        }
+        self.transport.send(question)?;
+        self.answer(what, self.sequence, read)
+    }
+
+    fn answer<T>(
+        &mut self,
+        what: &str,
+        sequence: u32,
+        read: impl Fn(&[u8]) -> Result<T, NetlinkError>,
+    ) -> Result<T, NetlinkError> {
+        loop {
+            let mut answer = None;
+            self.transport.receive(what, |frame| {
                 if frame.sequence != sequence {
                     return Ok(());
                 }
                 match frame.body {
-                    Body::Data(bytes) => answer = Some(parse(&request.what, bytes)?),
+                    Body::Data(bytes) => answer = Some(read(bytes)?),
                     Body::Acknowledgement { errno: 0, .. } | Body::Done { .. } => {}
-                    Body::Acknowledgement { errno, detail } => return Err(refused(&request.what, errno, detail)),
+                    Body::Acknowledgement { errno, detail } => return Err(refused(what, errno, detail)),
                 }
                 Ok(())
             })?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
         }
-        answer.ok_or_else(|| malformed(&request.what, "no answer"))
     }
 
     /// Sends one listing request and returns all of its answers.

@@ -40,6 +40,45 @@ impl Nftables {
         Ok(lists.flat_map(attributes).filter_map(|(_, element)| element_of(element)).collect())
     }
 
+    /// The element of a key; none when it, its set or its table is not there.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn element(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+        key: &[u8],
+    ) -> Result<Option<Element>, NetlinkError> {
+        const WHAT: &str = "nftables: look up an element";
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        let wanted = Element { key: key.to_vec(), ..Element::default() };
+        let mut body = super::message::Attributes::default();
+        super::message::elements_of(&mut body, table, set, &[wanted]);
+        self.transport.send(&request(NFT_MSG_GETSETELEM, NLM_F_REQUEST, family, sequence, &body.into_bytes()))?;
+        let (mut answered, mut found) = (false, None);
+        while !answered {
+            self.transport.receive(WHAT, |frame| {
+                if frame.sequence != sequence {
+                    return Ok(());
+                }
+                answered = true;
+                match frame.body {
+                    Body::Data(bytes) => {
+                        let list = attribute(bytes.get(HEADERS..).unwrap_or_default(), 3).unwrap_or_default();
+                        found = attributes(list).find_map(|(_, element)| element_of(element));
+                        Ok(())
+                    }
+                    Body::Acknowledgement { errno: 0 | libc::ENOENT, .. } | Body::Done { .. } => Ok(()),
+                    Body::Acknowledgement { errno, detail } => Err(refused(WHAT, errno, detail)),
+                }
+            })?;
+        }
+        Ok(found)
+    }
+
     /// Asks for a listing, until one is whole; `names` are the request's first attributes.
     fn dump(&mut self, what: &str, kind: u16, family: Family, names: &[&str]) -> Result<Vec<Vec<u8>>, NetlinkError> {
         for _ in 0..MOST_ATTEMPTS {
@@ -62,7 +101,11 @@ impl Nftables {
     ) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        self.transport.send(&request(kind, family, sequence, names))?;
+        let mut body = super::message::Attributes::default();
+        for (kind, name) in (1..).zip(names) {
+            body.text(kind, name);
+        }
+        self.transport.send(&request(kind, NLM_F_REQUEST | NLM_F_DUMP, family, sequence, &body.into_bytes()))?;
         let (mut done, mut interrupted, mut generation, mut bodies) = (false, false, None, Vec::new());
         while !done {
             self.transport.receive(what, |frame| {
@@ -90,16 +133,11 @@ impl Nftables {
     }
 }
 
-fn request(kind: u16, family: Family, sequence: u32, names: &[&str]) -> Vec<u8> {
-    let mut body = super::message::Attributes::default();
-    for (kind, name) in (1..).zip(names) {
-        body.text(kind, name);
-    }
-    let body = body.into_bytes();
+fn request(kind: u16, flags: u16, family: Family, sequence: u32, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADERS + body.len());
     out.extend(((HEADERS + body.len()) as u32).to_ne_bytes());
     out.extend((NFNL_SUBSYS_NFTABLES << 8 | kind).to_ne_bytes());
-    out.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
     out.extend(sequence.to_ne_bytes());
     out.extend(0u32.to_ne_bytes());
     out.extend([family.number(), 0, 0, 0]);

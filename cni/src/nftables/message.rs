@@ -288,7 +288,7 @@ impl Transaction {
     }
 }
 
-fn elements_of(body: &mut Attributes, table: &str, set: &str, elements: &[Element]) {
+pub(super) fn elements_of(body: &mut Attributes, table: &str, set: &str, elements: &[Element]) {
     body.text(1, table);
     body.text(2, set);
     body.nest(3, |list| {

@@ -36,6 +36,11 @@ impl Nftables {
         self.transport.port()
     }
 
+    /// For what else goes over NETLINK_NETFILTER.
+    pub(crate) fn transport(&mut self) -> &mut Transport {
+        &mut self.transport
+    }
+
     /// Carries a transaction out, whole or not at all.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use crate::ipam::Range;
 use crate::netlink::{MacAddr, NetlinkError, Socket, delete_link};
 use crate::netns::Netns;
-use crate::nftables::Nftables;
+use crate::nftables::Family;
+use crate::sysctl::{self, SysctlError};
 use crate::types::{AddResult, CniError, Code, Interface};
 
 use super::request::{Common, Living, Target, netns_error};
@@ -20,8 +21,16 @@ pub(super) fn host_socket() -> Result<Socket, CniError> {
     Socket::open().map_err(kernel)
 }
 
-pub(super) fn nftables() -> Result<Nftables, CniError> {
-    Nftables::open().map_err(kernel)
+/// The host passes on what its pods of these addresses send. Asked of the kernel first: see [`crate::netlink::LinkSysctls`].
+pub(super) fn forward(socket: &mut Socket, addresses: impl Iterator<Item = IpAddr>) -> Result<(), SysctlError> {
+    let families: Vec<Family> = addresses.map(Family::of).collect();
+    if families.contains(&Family::V4) && !socket.forwards(Family::V4).unwrap_or(false) {
+        sysctl::forward_ipv4()?;
+    }
+    if families.contains(&Family::V6) && !socket.forwards(Family::V6).unwrap_or(false) {
+        sysctl::forward_ipv6()?;
+    }
+    Ok(())
 }
 
 /// How many names are tried for a host's end before giving up.
@@ -41,17 +50,17 @@ pub(super) fn short_hash(parts: &[&str]) -> u32 {
     (hash >> 32) as u32 ^ hash as u32
 }
 
-/// Deletes the owner's link in the host, if there is one.
-pub(super) fn delete_host_end(socket: &mut Socket, owner: &str) -> Result<(), CniError> {
+/// Deletes the owner's link in the host. False when there is none.
+pub(super) fn delete_host_end(socket: &mut Socket, owner: &str) -> Result<bool, CniError> {
     for attempt in 0..NAME_ATTEMPTS {
         match socket.link_by_name(&host_name(owner, attempt)) {
-            Ok(link) if link.alias.as_deref() == Some(owner) => return delete(socket, &link.name),
+            Ok(link) if link.alias.as_deref() == Some(owner) => return delete(socket, &link.name).map(|()| true),
             Ok(_) => {}
-            Err(error) if error.not_found() => return Ok(()),
+            Err(error) if error.not_found() => return Ok(false),
             Err(error) => return Err(kernel(error)),
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Deletes the veths in the host whose owner does not live.

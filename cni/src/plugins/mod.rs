@@ -15,16 +15,20 @@ mod portmap;
 mod ptp;
 mod request;
 mod sandbox;
+mod sockets;
 mod stacked;
 mod static_addresses;
 mod tuning;
 mod veth;
+
+use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::call::{Call, RunError, Runner};
 use crate::types::{AddResult, CniError, Code, Command, Version, pretty};
 use request::{Living, Network, Target};
+use sockets::Sockets;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use host_local::fuzz::ranges as fuzz_pools;
@@ -84,15 +88,19 @@ fn plugin(name: &str) -> Option<&'static dyn Plugin> {
 /// Runs one of the plugins in this process and returns what it prints; none when `name` is none of them. Plugins that
 /// it delegates to are run by `others`, which may be an [`InProcess`] again.
 pub fn run(name: &str, call: &Call, others: &dyn Runner) -> Option<Result<Vec<u8>, CniError>> {
-    let plugin = plugin(name)?;
-    Some(carry_out(plugin, call, others).map_err(|error| in_version(call, error)))
+    run_with(name, call, others, &Sockets::default())
 }
 
-fn carry_out(plugin: &dyn Plugin, call: &Call, others: &dyn Runner) -> Result<Vec<u8>, CniError> {
+fn run_with(name: &str, call: &Call, others: &dyn Runner, sockets: &Sockets) -> Option<Result<Vec<u8>, CniError>> {
+    let plugin = plugin(name)?;
+    Some(carry_out(plugin, call, others, sockets).map_err(|error| in_version(call, error)))
+}
+
+fn carry_out(plugin: &dyn Plugin, call: &Call, others: &dyn Runner, sockets: &Sockets) -> Result<Vec<u8>, CniError> {
     if call.command == Command::Version {
         return print_versions(call);
     }
-    let network = Network::read(call, others)?;
+    let network = Network::read(call, others, sockets)?;
     if !network.version.has(call.command) {
         let details = format!("{} came later than version {}", call.command, network.version);
         let error = CniError::new(Code::INCOMPATIBLE_VERSION, "this version has no such command");
@@ -136,12 +144,18 @@ pub fn print_error(error: &CniError) -> Vec<u8> {
 pub struct InProcess<R> {
     others: R,
     except: Vec<String>,
+    sockets: Arc<Sockets>,
 }
 
 impl<R: Runner> InProcess<R> {
     /// `others` runs what is not here, and what is delegated to what is not here.
     pub fn new(others: R) -> Self {
-        Self { others, except: Vec::new() }
+        Self { others, except: Vec::new(), sockets: Arc::default() }
+    }
+
+    /// Whether a plugin is run in this process.
+    pub fn has(&self, name: &str) -> bool {
+        NAMES.contains(&name) && !self.except.iter().any(|one| one == name)
     }
 
     /// These are run by the other runner though they are here: the operator wants another program of that name.
@@ -152,7 +166,7 @@ impl<R: Runner> InProcess<R> {
 
 impl<R: Runner> Runner for InProcess<R> {
     fn run(&self, name: &str, call: &Call) -> Result<Vec<u8>, RunError> {
-        let here = if self.except.iter().any(|one| one == name) { None } else { run(name, call, self) };
+        let here = if self.has(name) { run_with(name, call, self, &self.sockets) } else { None };
         match here {
             Some(Ok(output)) => Ok(output),
             Some(Err(error)) => Err(RunError::Failed { plugin: name.into(), command: call.command, error }),

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::Plugin;
-use super::link::{host_socket, kernel, nftables};
+use super::link::{host_socket, kernel};
 use super::request::{Common, Living, Network, Target};
 use crate::conf::PortMapping;
 use crate::conntrack;
 use crate::hostports::{self, ANY, BOUND, HAIRPIN, LINKS, Port, Protocol};
-use crate::netlink::NetlinkError;
+use crate::netlink::{Link, NetlinkError};
 use crate::nftables::{Element, Family, Nftables, Transaction};
 use crate::sysctl;
 use crate::types::{AddResult, CniError, Code};
@@ -71,41 +71,46 @@ impl Plugin for Portmap {
         let owner = network.owner(target)?;
         let addresses = addresses(result);
         let wanted = wanted(&addresses, &ports, &owner)?;
-        let mut socket = nftables()?;
-        let published = publish(&mut socket, &wanted, &owner)
-            .and_then(|()| if conf.snat { lead_back(&mut socket, &addresses, &owner) } else { Ok(()) })
-            .and_then(|()| conntrack::forget_udp(&udp(&wanted)).map_err(kernel));
-        match published {
-            Ok(()) => Ok(result.clone()),
-            Err(error) => Err(match unpublish(&mut socket, |found| found == owner) {
+        network.with_nftables(|socket| {
+            let published = publish(socket, &wanted, &owner)
+                .and_then(|()| if conf.snat { lead_back(socket, &addresses, &owner) } else { Ok(()) })
+                .and_then(|()| conntrack::forget_udp(socket, &udp(&wanted)).map_err(kernel));
+            published.map_err(|error| match unpublish(socket, |found| found == owner) {
                 Ok(()) => error,
                 Err(undo) => error.context(format!("taking ports back failed ({undo}) after")),
-            }),
-        }
+            })
+        })?;
+        Ok(result.clone())
     }
 
     fn del(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {
         let owner = network.owner(target)?;
-        unpublish(&mut nftables()?, |found| found == owner)
+        // What ADD has told of is found by its key, and only when that is not all of it everything is read.
+        let known = known(network, &owner).unwrap_or_default();
+        network.with_nftables(|socket| match take_known(socket, &known, &owner)? {
+            true => empty(socket, &[LINKS, HAIRPIN], |found| found == owner),
+            false => unpublish(socket, |found| found == owner),
+        })
     }
 
     fn check(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {
         Conf::read(network)?;
         let result = network.previous()?;
         let ports = ports(&network.conf::<Common>()?.runtime_config.port_mappings)?;
-        let mut socket = nftables()?;
         let wanted = wanted(&addresses(result), &ports, &network.owner(target)?)?;
-        for (family, map, elements) in by_set(&wanted) {
-            let present = socket.elements(family, TABLE, map).map_err(kernel)?;
-            if elements.iter().any(|element| !present.contains(element)) {
-                return Err(CniError::new(Code::INTERNAL, "a host port does not lead to the container"));
+        network.with_nftables(|socket| {
+            for (family, map, elements) in by_set(&wanted) {
+                let present = socket.elements(family, TABLE, map).map_err(kernel)?;
+                if elements.iter().any(|element| !present.contains(element)) {
+                    return Err(CniError::new(Code::INTERNAL, "a host port does not lead to the container"));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    fn gc(&self, _network: &Network<'_>, living: &Living) -> Result<(), CniError> {
-        unpublish(&mut nftables()?, |owner| living.misses(owner))
+    fn gc(&self, network: &Network<'_>, living: &Living) -> Result<(), CniError> {
+        network.with_nftables(|socket| unpublish(socket, |owner| living.misses(owner)))
     }
 
     fn status(&self, network: &Network<'_>) -> Result<(), CniError> {
@@ -227,13 +232,16 @@ fn complain_of_others(
 /// Answers find their way: the links that lead to the container are told to the table.
 fn lead_back(socket: &mut Nftables, addresses: &[IpAddr], owner: &str) -> Result<(), CniError> {
     let mut routes = host_socket()?;
-    let mut transaction = Transaction::default();
+    let (mut transaction, mut last) = (Transaction::default(), None::<Link>);
     for address in addresses {
         let family = Family::of(*address);
         let Some(index) = routes.link_to(*address).map_err(kernel)? else { continue };
-        let link = routes.link(index).map_err(kernel)?;
+        let link = match last.take().filter(|last| last.index == index) {
+            Some(same) => same,
+            None => routes.link(index).map_err(kernel)?,
+        };
         if family == Family::V4 {
-            sysctl::set_of("ipv4", &link.name, "route_localnet", "1")
+            sysctl::settle("ipv4", &link.name, "route_localnet", 1, link.sysctls.route_localnet)
                 .map_err(|error| CniError::of(Code::IO, &error))?;
         }
         // A bridge is everybody's and stays; a link of the container's own goes with it.
@@ -241,6 +249,7 @@ fn lead_back(socket: &mut Nftables, addresses: &[IpAddr], owner: &str) -> Result
         let own = |element: Element| Element { comment: comment.clone(), ..element };
         transaction.add_elements(family, TABLE, LINKS, &[own(hostports::link(&link.name))]);
         transaction.add_elements(family, TABLE, HAIRPIN, &hostports::hairpin(&link.name).map(own));
+        last = Some(link);
     }
     socket.commit(&transaction).map_err(kernel)
 }
@@ -259,19 +268,54 @@ fn by_set(wanted: &[Wanted]) -> Vec<(Family, &'static str, Vec<Element>)> {
 
 /// Takes away what owners have that `dead` says so of.
 fn unpublish(socket: &mut Nftables, dead: impl Fn(&str) -> bool) -> Result<(), CniError> {
+    empty(socket, &[ANY, BOUND, LINKS, HAIRPIN], dead)
+}
+
+/// The same of some sets, which are read whole.
+fn empty(socket: &mut Nftables, sets: &[&str], dead: impl Fn(&str) -> bool) -> Result<(), CniError> {
     let mut udp_ports = Vec::new();
     for family in [Family::V4, Family::V6] {
-        for set in [ANY, BOUND, LINKS, HAIRPIN] {
+        for set in sets {
             let elements = socket.elements(family, TABLE, set).map_err(kernel)?;
             let of_dead = |element: &Element| element.comment.as_deref().is_some_and(&dead);
             let elements: Vec<_> = elements.into_iter().filter(of_dead).collect();
             let keys: Vec<_> = elements.iter().map(|element| element.key.clone()).collect();
             take(socket, family, set, &keys).map_err(kernel)?;
-            let ports = elements.iter().filter(|_| [ANY, BOUND].contains(&set)).filter_map(hostports::udp_port_of);
+            let ports = elements.iter().filter(|_| [ANY, BOUND].contains(set)).filter_map(hostports::udp_port_of);
             udp_ports.extend(ports.map(|port| (family, port)));
         }
     }
-    conntrack::forget_udp(&udp_ports).map_err(kernel)
+    conntrack::forget_udp(socket, &udp_ports).map_err(kernel)
+}
+
+/// The ports that an ADD has published, by what DEL is told.
+fn known(network: &Network<'_>, owner: &str) -> Result<Vec<Wanted>, CniError> {
+    let ports = ports(&network.conf::<Common>()?.runtime_config.port_mappings)?;
+    wanted(&addresses(network.previous()?), &ports, owner)
+}
+
+/// Takes these away, in one message, however many others there are. False when one is not the owner's: then he may have others.
+fn take_known(socket: &mut Nftables, known: &[Wanted], owner: &str) -> Result<bool, CniError> {
+    let (mut transaction, mut all) = (Transaction::default(), !known.is_empty());
+    for (family, map, wanted) in by_set(known) {
+        let mut keys = Vec::new();
+        for Element { key, .. } in wanted {
+            match socket.element(family, TABLE, map, &key).map_err(kernel)? {
+                Some(found) if found.comment.as_deref() == Some(owner) => keys.push(key),
+                _ => all = false,
+            }
+        }
+        if !keys.is_empty() {
+            transaction.delete_elements(family, TABLE, map, &keys);
+        }
+    }
+    match socket.commit(&transaction) {
+        // Another call was faster with one of them.
+        Err(error) if error.not_found() => return Ok(false),
+        other => other.map_err(kernel)?,
+    }
+    conntrack::forget_udp(socket, &udp(known)).map_err(kernel)?;
+    Ok(all)
 }
 
 fn take(socket: &mut Nftables, family: Family, set: &str, keys: &[Vec<u8>]) -> Result<(), NetlinkError> {

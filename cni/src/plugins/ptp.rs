@@ -5,14 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::link::{
-    default_gateway, delete_dead, delete_host_end, delete_inside, describe, host_socket, inside, kernel, nftables,
-};
+use super::link::{default_gateway, delete_dead, describe, host_socket, inside, kernel};
 use super::request::{Living, Network, Target};
 use super::sandbox::{self, Duplicates, Setup};
 use super::veth::{self, Pair};
 use super::{Plugin, delegate};
-use crate::masquerade;
 use crate::netlink::{
     AddressMode, Link, LinkChange, Request, Route, Socket, add_address, add_address_as, add_route, change_link,
 };
@@ -53,15 +50,14 @@ impl Plugin for Ptp {
         let (owner, netns) = (network.owner(target)?, target.netns()?);
         delegate::refuse_second(network, &owner)?;
         let leased = delegate::add(network)?.ok_or_else(|| CniError::config("ipam: ptp needs addresses"))?;
-        connect(&conf, &owner, target, &netns, leased.clone())
-            .map_err(|error| delegate::undo(network, &leased, veth::take_back(&owner, error)))
+        connect(network, &conf, &owner, target, &netns, leased.clone())
+            .map_err(|error| delegate::undo(network, &leased, veth::take_back(network, &owner, error)))
     }
 
     fn del(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {
         let owner = network.owner(target)?;
-        delete_host_end(&mut host_socket()?, &owner)?;
-        delete_inside(target)?;
-        masquerade::remove(&mut nftables()?, |found| found == owner).map_err(kernel)?;
+        veth::delete(&owner, target)?;
+        veth::end_masquerade(network, &owner)?;
         delegate::del(network)
     }
 
@@ -89,7 +85,7 @@ impl Plugin for Ptp {
 
     fn gc(&self, network: &Network<'_>, living: &Living) -> Result<(), CniError> {
         delete_dead(&mut host_socket()?, living)?;
-        masquerade::remove(&mut nftables()?, |owner| living.misses(owner)).map_err(kernel)?;
+        veth::end_dead_masquerade(network, living)?;
         delegate::pass_on(network, Command::Gc)
     }
 
@@ -99,7 +95,14 @@ impl Plugin for Ptp {
     }
 }
 
-fn connect(conf: &Conf, owner: &str, target: &Target, netns: &Netns, leased: AddResult) -> Result<AddResult, CniError> {
+fn connect(
+    network: &Network<'_>,
+    conf: &Conf,
+    owner: &str,
+    target: &Target,
+    netns: &Netns,
+    leased: AddResult,
+) -> Result<AddResult, CniError> {
     let mut result = with_gateways(leased)?;
     if !conf.dns.is_empty() {
         result.dns = conf.dns.clone();
@@ -111,20 +114,17 @@ fn connect(conf: &Conf, owner: &str, target: &Target, netns: &Netns, leased: Add
     let pair = Pair { owner, inside: name, mac, mtu, bridge: None };
     let host = veth::create(&mut socket, netns, &pair)?;
     socket.execute(&[change_link(host.index, &LinkChange::Alias(owner.into()))]).map_err(kernel)?;
-    forward(&host, &result).map_err(|error| CniError::of(Code::IO, &error))?;
+    forward(&mut socket, &host, &result).map_err(|error| CniError::of(Code::IO, &error))?;
     socket.execute(&host_side(&host, &result)).map_err(kernel)?;
 
     let found = inside(netns, |socket: &mut Socket| {
         let link = socket.link_by_name(name).map_err(kernel)?;
         let setup = container_side(&link, &result);
-        sandbox::apply(socket, name, &setup, &result)?;
+        sandbox::apply(socket, &link, &setup, &result)?;
         Ok(link)
     })?;
     if conf.ip_masq {
-        let mut nftables = nftables()?;
-        for ip in &result.ips {
-            masquerade::add(&mut nftables, ip.address, owner).map_err(kernel)?;
-        }
+        veth::masquerade_all(network, &result, owner)?;
     }
     for ip in &mut result.ips {
         ip.interface = Some(1);
@@ -146,15 +146,12 @@ fn with_gateways(leased: AddResult) -> Result<AddResult, CniError> {
 }
 
 /// The host is a router between the pairs.
-fn forward(host: &Link, result: &AddResult) -> Result<(), sysctl::SysctlError> {
-    if result.ips_of(true).next().is_some() {
-        sysctl::forward_ipv4()?;
-    }
+fn forward(socket: &mut Socket, host: &Link, result: &AddResult) -> Result<(), sysctl::SysctlError> {
+    super::link::forward(socket, result.ips.iter().map(|ip| ip.address.addr()))?;
     if result.ips_of(false).next().is_some() {
-        sysctl::forward_ipv6()?;
-        sysctl::set_of("ipv6", &host.name, "disable_ipv6", "0")?;
+        sysctl::settle("ipv6", &host.name, "disable_ipv6", 0, host.sysctls.disable_ipv6)?;
     }
-    sysctl::set_of("ipv6", &host.name, "accept_ra", "0")
+    sysctl::settle("ipv6", &host.name, "accept_ra", 0, host.sysctls.accept_ra)
 }
 
 /// The host's end has the gateways' addresses, alone, and a route to each of the container's. Pure.

@@ -7,7 +7,11 @@ use serde_json::{Map, Value};
 use crate::call::{Call, Runner};
 use crate::conf::Capabilities;
 use crate::netns::{Netns, NetnsError};
+use crate::nftables::Nftables;
 use crate::types::{AddResult, Args, CniError, Code, ContainerId, InterfaceName, NetworkName, Version};
+
+use super::link::kernel;
+use super::sockets::Sockets;
 
 /// What the configuration says.
 pub(super) struct Network<'a> {
@@ -18,6 +22,7 @@ pub(super) struct Network<'a> {
     pub(super) config: Map<String, Value>,
     pub(super) call: &'a Call,
     pub(super) others: &'a dyn Runner,
+    pub(super) sockets: &'a Sockets,
 }
 
 /// Whom it is about.
@@ -60,7 +65,7 @@ pub(super) struct CniArgs {
 }
 
 impl<'a> Network<'a> {
-    pub(super) fn read(call: &'a Call, others: &'a dyn Runner) -> Result<Self, CniError> {
+    pub(super) fn read(call: &'a Call, others: &'a dyn Runner, sockets: &'a Sockets) -> Result<Self, CniError> {
         let decode = |error: serde_json::Error| CniError::of(Code::DECODING, &error).context("network configuration");
         let value: Value = serde_json::from_slice(&call.input).map_err(decode)?;
         let Value::Object(config) = value else {
@@ -80,7 +85,7 @@ impl<'a> Network<'a> {
                 Some(read.map_err(|error| CniError::of(Code::DECODING, &error).context("prevResult"))?)
             }
         };
-        Ok(Self { name, version, previous, config, call, others })
+        Ok(Self { name, version, previous, config, call, others, sockets })
     }
 
     /// The part of the configuration that a plugin knows.
@@ -103,6 +108,14 @@ impl<'a> Network<'a> {
                 Err(CniError::new(Code::INVALID_ENVIRONMENT, "the network's name and the container's id are too long"))
             }
         }
+    }
+
+    /// Does something with the socket for rules.
+    pub(super) fn with_nftables<T>(
+        &self,
+        work: impl FnOnce(&mut Nftables) -> Result<T, CniError>,
+    ) -> Result<T, CniError> {
+        self.sockets.with_nftables(work).map_err(kernel)?
     }
 
     /// The result of the plugins before this one, for one that cannot be the first.

@@ -73,23 +73,23 @@ fn route_of(link: u32, route: &types::Route, result: &AddResult) -> Route {
 }
 
 /// Prepares the namespace for the interface that has just appeared in it, and carries the setup out. Runs inside.
-pub(super) fn apply(socket: &mut Socket, name: &str, setup: &Setup, result: &AddResult) -> Result<(), CniError> {
+pub(super) fn apply(socket: &mut Socket, link: &Link, setup: &Setup, result: &AddResult) -> Result<(), CniError> {
     let ipv6 = result.ips_of(false).next().is_some();
     if ipv6 {
-        set(name, "disable_ipv6", "0")?;
+        set(link, "disable_ipv6", link.sysctls.disable_ipv6)?;
     }
     // A container learns its routes from its runtime alone: a neighbour's router advertisement must not move its default
     // route (the weakness of CVE-2020-10749).
-    set(name, "accept_ra", "0")?;
+    set(link, "accept_ra", link.sysctls.accept_ra)?;
     socket.execute(&setup.requests).map_err(kernel)?;
     match setup.wait_for_duplicates {
-        true => settle(socket, name),
+        true => settle(socket, &link.name),
         false => Ok(()),
     }
 }
 
-fn set(link: &str, name: &str, value: &str) -> Result<(), CniError> {
-    sysctl::set_of("ipv6", link, name, value).map_err(|error| CniError::of(Code::IO, &error))
+fn set(link: &Link, name: &str, now: Option<i32>) -> Result<(), CniError> {
+    sysctl::settle("ipv6", &link.name, name, 0, now).map_err(|error| CniError::of(Code::IO, &error))
 }
 
 /// The check takes a second by default, and more when an administrator says so.

@@ -217,7 +217,7 @@ fn configure(socket: &mut Socket, name: &str, result: &AddResult) -> Result<Link
     }
     let link = socket.link_by_name(name).map_err(kernel)?;
     let setup = sandbox::setup(link.index, link.mac, result, Duplicates::Detect);
-    sandbox::apply(socket, name, &setup, result)?;
+    sandbox::apply(socket, &link, &setup, result)?;
     Ok(link)
 }
 

@@ -225,6 +225,47 @@ fn a_check_sees_a_port_that_is_gone() {
 }
 
 #[test]
+fn del_takes_a_pods_own_and_leaves_what_is_anothers_by_now() {
+    own_host!(del_takes_a_pods_own_and_leaves_what_is_anothers_by_now, |host: Host| {
+        let mappings = |port: u16| {
+            json!([{"hostPort": port, "containerPort": 80}, {"hostPort": port, "containerPort": 80, "protocol": "udp"},
+                {"hostPort": port, "containerPort": 80, "hostIP": "127.0.0.1"}])
+        };
+        for (kind, by) in [("bridge", By::Call), ("ptp", By::Exec)] {
+            let published = |id: &str, port| {
+                let (pod, config) = connected(&host, id, kind, mappings(port));
+                host.add(by, &pod, &config);
+                (pod, config)
+            };
+            let ((one, first), (two, second)) = (published("c1", 8081), published("c2", 8082));
+            let before = host.elements();
+            assert!(before.contains("net c1 eth0"), "{before}");
+            host.del(by, &one, &first);
+            let after = host.elements();
+            let lost: Vec<_> = before.lines().filter(|line| !after.contains(*line)).collect();
+            assert!(!lost.is_empty() && lost.iter().all(|line| line.contains("net c1 eth0")), "{kind}: {lost:?}");
+            assert_eq!(after.matches("net c1 eth0").count(), 2, "{kind}: masquerade alone is left: {after}");
+            // Its ports are another's by now.
+            let again = with(&second, json!({"runtimeConfig": {"portMappings": mappings(8081)}}));
+            host.add(by, &two, &again);
+            let taken = host.elements();
+            host.del(by, &one, &first);
+            assert_eq!(host.elements(), taken, "{kind}");
+            host.del(by, &two, &again);
+            host.del(by, &two, &second);
+            let left = host.elements();
+            assert!(!left.contains("8081") && !left.contains("8082"), "{kind}: {left}");
+            for pod in [&one, &two] {
+                let network =
+                    json!({"cniVersion": "1.0.0", "name": "net", "type": kind, "bridge": "br0", "ipam": host.ipam()});
+                host.del(by, pod, &network);
+            }
+            assert!(!host.elements().contains("net c"), "{kind}: {}", host.elements());
+        }
+    });
+}
+
+#[test]
 fn gc_takes_the_ports_of_the_dead() {
     own_host!(gc_takes_the_ports_of_the_dead, |host: Host| {
         let published = |id: &str, port: u16| {

@@ -10,7 +10,7 @@ use super::plan;
 use crate::netlink::{
     self, Link, LinkChange, MacAddr, Socket, add_address, change_link, create_bridge, remove_address,
 };
-use crate::plugins::link::kernel;
+use crate::plugins::link::{forward, kernel};
 use crate::sysctl::{self, SysctlError};
 use crate::types::{AddResult, CniError, Code};
 
@@ -33,7 +33,8 @@ pub(super) fn ensure(socket: &mut Socket, conf: &Conf, gateways: &[IpNet]) -> Re
         batch.extend(addresses(socket, conf, &bridge, gateways)?);
     }
     socket.execute(&batch).map_err(kernel)?;
-    forward(gateways).map_err(|error| CniError::of(Code::IO, &error))?;
+    let of_gateways = gateways.iter().map(IpNet::addr);
+    forward(socket, of_gateways).map_err(|error| CniError::of(Code::IO, &error))?;
     socket.link(bridge.index).map_err(kernel)
 }
 
@@ -81,7 +82,8 @@ fn addresses(
     gateways: &[IpNet],
 ) -> Result<Vec<netlink::Request>, CniError> {
     if gateways.iter().any(|net| net.addr().is_ipv6()) {
-        sysctl::set_of("ipv6", &bridge.name, "disable_ipv6", "0").map_err(|error| CniError::of(Code::IO, &error))?;
+        let now = bridge.sysctls.disable_ipv6;
+        sysctl::settle("ipv6", &bridge.name, "disable_ipv6", 0, now).map_err(|error| CniError::of(Code::IO, &error))?;
     }
     let present = socket.addresses_of(bridge.index).map_err(kernel)?;
     let present: Vec<IpNet> = present.iter().map(|it| it.net).collect();
@@ -100,16 +102,6 @@ fn addresses(
         batch.push(add_address(bridge.index, *gateway));
     }
     Ok(batch)
-}
-
-fn forward(gateways: &[IpNet]) -> Result<(), SysctlError> {
-    if gateways.iter().any(|net| net.addr().is_ipv4()) {
-        sysctl::forward_ipv4()?;
-    }
-    if gateways.iter().any(|net| net.addr().is_ipv6()) {
-        sysctl::forward_ipv6()?;
-    }
-    Ok(())
 }
 
 /// The host's end is a port of the bridge, and the bridge has the gateways' addresses.

@@ -8,10 +8,7 @@ mod host;
 mod plan;
 
 use self::conf::Conf;
-use super::link::{
-    NAME_ATTEMPTS, asked_mac, delete_dead, delete_host_end, delete_inside, describe, host_name, host_socket, inside,
-    kernel, mac_of, nftables,
-};
+use super::link::{NAME_ATTEMPTS, asked_mac, delete_dead, describe, host_name, host_socket, inside, kernel, mac_of};
 use super::request::{Common, Living, Network, Target};
 use super::sandbox::{self, Duplicates};
 use super::veth::{self, Pair};
@@ -30,16 +27,14 @@ impl Plugin for Bridge {
         let (owner, netns) = (network.owner(target)?, target.netns()?);
         delegate::refuse_second(network, &owner)?;
         let leased = delegate::add(network)?.unwrap_or_default();
-        let made = connect(&conf, &owner, target, &netns, mac, leased.clone());
-        made.map_err(|error| delegate::undo(network, &leased, veth::take_back(&owner, error)))
+        let made = connect(network, &conf, &owner, target, &netns, mac, leased.clone());
+        made.map_err(|error| delegate::undo(network, &leased, veth::take_back(network, &owner, error)))
     }
 
     fn del(&self, network: &Network<'_>, target: &Target) -> Result<(), CniError> {
         let owner = network.owner(target)?;
-        delete_host_end(&mut host_socket()?, &owner)?;
-        // An interface that another program of the same name made has no such end.
-        delete_inside(target)?;
-        masquerade::remove(&mut nftables()?, |found| found == owner).map_err(kernel)?;
+        veth::delete(&owner, target)?;
+        veth::end_masquerade(network, &owner)?;
         delegate::del(network)
     }
 
@@ -52,19 +47,21 @@ impl Plugin for Bridge {
         let mut socket = host_socket()?;
         host::check(&mut socket, &conf, &host_end(&owner, result), result)?;
         if conf.ip_masq {
-            let mut nftables = nftables()?;
-            for ip in &result.ips {
-                if !masquerade::has(&mut nftables, ip.address, &owner).map_err(kernel)? {
-                    return Err(CniError::new(Code::INTERNAL, format!("{} is not masqueraded", ip.address)));
+            network.with_nftables(|socket| {
+                for ip in &result.ips {
+                    if !masquerade::has(socket, ip.address, &owner).map_err(kernel)? {
+                        return Err(CniError::new(Code::INTERNAL, format!("{} is not masqueraded", ip.address)));
+                    }
                 }
-            }
+                Ok(())
+            })?;
         }
         Ok(())
     }
 
     fn gc(&self, network: &Network<'_>, living: &Living) -> Result<(), CniError> {
         delete_dead(&mut host_socket()?, living)?;
-        masquerade::remove(&mut nftables()?, |owner| living.misses(owner)).map_err(kernel)?;
+        veth::end_dead_masquerade(network, living)?;
         delegate::pass_on(network, Command::Gc)
     }
 
@@ -76,6 +73,7 @@ impl Plugin for Bridge {
 
 /// Everything but the addresses' leases.
 fn connect(
+    network: &Network<'_>,
     conf: &Conf,
     owner: &str,
     target: &Target,
@@ -102,14 +100,11 @@ fn connect(
             return Ok(link);
         }
         let setup = sandbox::setup(link.index, link.mac, &plan.result, duplicates);
-        sandbox::apply(socket, name, &setup, &plan.result)?;
+        sandbox::apply(socket, &link, &setup, &plan.result)?;
         Ok(link)
     })?;
     if conf.ip_masq {
-        let mut nftables = nftables()?;
-        for ip in &plan.result.ips {
-            masquerade::add(&mut nftables, ip.address, owner).map_err(kernel)?;
-        }
+        veth::masquerade_all(network, &plan.result, owner)?;
     }
     let sandbox = netns.path().display().to_string();
     let mut result = plan.result;
