@@ -122,8 +122,8 @@ impl PodNetworks {
     /// # Errors
     /// When there is no network, or it cannot take the pod. What is half done is taken back by [`PodNetworks::remove`].
     pub async fn add(self: &Arc<Self>, pod: NewPod<'_>) -> Result<Attached, NetworkError> {
-        if self.config.mode != Mode::Embedded {
-            // A list that has just been written counts.
+        // A list that has just been written counts, and the watch may not have been heard yet.
+        if self.config.mode != Mode::Embedded && self.plugins.watch().is_none_or(|watch| watch.has_changed()) {
             let plugins = Arc::clone(&self.plugins);
             tokio::task::spawn_blocking(move || plugins.refresh()).await?;
         }
@@ -173,7 +173,7 @@ impl PodNetworks {
     }
 
     /// Takes a pod out of its network; nothing when it is in none. `monitor` is a process that lives in its network namespace. Plugins
-    /// that fail are asked again later: no error then.
+    /// that fail are asked again later: no error then. Plugins of ours may still be at it: [`PodNetworks::wait_left`].
     ///
     /// # Errors
     /// When a lease of the embedded network cannot be returned.
@@ -185,6 +185,11 @@ impl PodNetworks {
             Some(embedded) => embedded.remove(pod).await,
             None => Ok(()),
         }
+    }
+
+    /// Waits until what takes a pod out has come to its end, or has failed once; not for ever.
+    pub async fn wait_left(&self, pod: &PodId) {
+        self.plugins.wait_left(pod).await;
     }
 
     /// Takes out what belongs to pods that are not alive.
@@ -239,6 +244,12 @@ impl PodNetworks {
 
     /// What is to be done now and then: a network that is not ready is made ready, plugins are asked whether they are.
     pub async fn tend(&self) {
+        if self.config.mode != Mode::Embedded {
+            // What a link in the folder leads to is not watched.
+            let plugins = Arc::clone(&self.plugins);
+            // The agent goes down.
+            let _ = tokio::task::spawn_blocking(move || plugins.refresh()).await;
+        }
         if !self.new_pods_are_embedded() {
             return self.plugins.ask_status().await;
         }
@@ -271,21 +282,13 @@ impl PodNetworks {
 
     /// Reads the folder of lists again whenever it changes.
     async fn watch(self: Arc<Self>) {
-        // The one before goes when the next is there: the agent's descriptors are as many all the time.
-        let mut watch;
         loop {
             let plugins = Arc::clone(&self.plugins);
-            let read = tokio::task::spawn_blocking(move || {
-                // In this order, so that no change falls between.
-                let watch = plugins.watch();
-                (watch, plugins.refresh())
-            });
-            let Ok((next, changed)) = read.await else { return };
-            watch = next;
+            let Ok(changed) = tokio::task::spawn_blocking(move || plugins.look()).await else { return };
             if changed {
                 self.tend().await;
             }
-            let unwatched = match &watch {
+            let unwatched = match &self.plugins.watch() {
                 Some(watch) => watch.changed().await.is_err(),
                 None => true,
             };

@@ -27,6 +27,8 @@ impl Engine {
                 engine.remove_locked_container(&container).await?;
             }
             fault::point("remove_pod.containers_removed");
+            // Of a pod that is unknown nothing is left, unless plugins fail.
+            engine.network.wait_left(&pod.id).await;
             engine.tell_pod_removed(&pod).await;
             engine.pods_under_way.forget(&PodKey::new(&pod.metadata()));
             engine.stats.forget_pod(&pod.id);

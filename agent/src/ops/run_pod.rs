@@ -165,7 +165,11 @@ impl Engine {
         }
         let engine = self.clone();
         let of_undo = id.clone();
-        undo.push("take the pod out of its network", move || async move { engine.leave_network(&of_undo).await });
+        undo.push("take the pod out of its network", move || async move {
+            engine.leave_network(&of_undo).await?;
+            engine.network.wait_left(&of_undo).await;
+            Ok(())
+        });
         let (config, ports) = (&spec.config, host_ports(&spec.config)?);
         let new = NewPod { id, config, cgroup_parent: &spec.cgroup_parent, ports, netns, netlink };
         let attached = self.network.add(new).await?;

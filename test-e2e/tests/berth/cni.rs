@@ -71,12 +71,17 @@ impl Node {
 
     /// A plugin that is a shell script, after which it does nothing but pass on what came before.
     fn script(&self, name: &str, text: &str) {
-        let path = self.e2e.agent().plugin_dir().join(name);
         let pass_on = r#"
             input=$(cat)
             [ "$CNI_COMMAND" = ADD ] || exit 0
             echo "$input" | sed 's/.*"prevResult"://; s/,"type":"[a-z-]*"}$//'"#;
-        fs::write(&path, format!("#!/bin/sh\n{text}\n{pass_on}\n")).expect("script");
+        self.program(name, &format!("{text}\n{pass_on}"));
+    }
+
+    /// A plugin that is a shell script.
+    fn program(&self, name: &str, text: &str) {
+        let path = self.e2e.agent().plugin_dir().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("script");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
     }
 
@@ -102,9 +107,14 @@ impl Node {
 
     /// The plugin that makes the link, with addresses of both families.
     fn bridge(&self, kind: &str) -> String {
+        self.bridge_by(kind, "host-local")
+    }
+
+    /// The same with addresses by another plugin.
+    fn bridge_by(&self, kind: &str, ipam: &str) -> String {
         format!(
             r#"{{"type": "{kind}", "bridge": "cni-e2e", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-            "ipam": {{"type": "host-local", "dataDir": "{}",
+            "ipam": {{"type": "{ipam}", "dataDir": "{}",
             "ranges": [[{{"subnet": "10.77.0.0/16"}}], [{{"subnet": "fd00:77::/64"}}]],
             "routes": [{{"dst": "0.0.0.0/0"}}, {{"dst": "::/0"}}]}}}}"#,
             self.leases_dir().display()
@@ -247,6 +257,8 @@ async fn a_plugin_that_cannot_take_back_keeps_no_pod() {
             fs::remove_file(&broken).expect("repaired");
         }
         eventually("it is taken back", async || (node.records().len() == 1).then_some(())).await;
+        // What the agent does at its start it has done when it answers.
+        node.ready().await;
         assert_eq!(node.leases(), own, "what belongs to nobody is gone, and what belongs to a living pod is not");
         nothing_more_than(&node.e2e, &before).await;
     }
@@ -312,7 +324,102 @@ async fn a_crash_at_every_step_of_add_and_del_leaves_nothing() {
                 crash_in_a_life(&mut node, command, &before).await;
             }
         }
+        // And before and behind the plugin of the addresses, in the midst of the one that calls it.
+        let agent = if by.is_empty() { "$PPID" } else { "$(awk '/^PPid/ {print $2}' /proc/$PPID/status)" };
+        let kill = |when: &str| {
+            format!(
+                r#"if [ "$(cat {0} 2>/dev/null)" = "{when} $CNI_COMMAND" ]; then rm {0}; kill -9 {agent}; fi"#,
+                armed.display()
+            )
+        };
+        let addresses = format!("{}\n{DEBIANS}/host-local || exit 1\n{}", kill("before"), kill("behind"));
+        node.program("addresses", &addresses);
+        node.network("1.0.0", &[node.bridge_by(&format!("{by}bridge"), "addresses"), portmap.clone()]).await;
+        for command in ["before ADD", "behind ADD", "before DEL", "behind DEL"] {
+            eprintln!("{by}: killed {command} of the addresses");
+            fs::write(&armed, command).expect("armed");
+            crash_in_a_life(&mut node, command, &before).await;
+        }
     }
+}
+
+/// A plugin's program outlives the agent that called it, and leases addresses when the next one has begun already.
+#[tokio::test]
+async fn a_plugin_that_outlives_the_agent_leaves_nothing() {
+    let mut node = Node::new("cni-orphan").await;
+    let root = node.e2e.agent().root.clone();
+    let [armed, held, leased] = ["armed", "held", "leased"].map(|name| root.join(name));
+    let text = format!(
+        r#"[ "$CNI_COMMAND" = ADD ] && rm {} 2>/dev/null || exec {DEBIANS}/host-local
+        : > {}; sleep 6; {DEBIANS}/host-local; : > {}"#,
+        armed.display(),
+        held.display(),
+        leased.display()
+    );
+    node.program("addresses", &text);
+    node.network("1.0.0", &[node.bridge_by("debian-bridge", "addresses"), portmap("debian-portmap")]).await;
+    let before = after_first_use(&node.e2e).await;
+    fs::write(&armed, "").expect("armed");
+    let interrupted = futures_util::future::join(node.life("orphan"), async {
+        eventually("the plugin is at work", async || held.exists().then_some(())).await;
+        node.e2e.agent().kill();
+    });
+    interrupted.await.0.expect_err("the agent was killed");
+    let machine = node.e2e.machine.clone();
+    node.e2e.agent().launch(&machine.host).expect("starts again");
+    node.e2e.reconnect().await;
+    eventually("it is taken back", async || node.records().is_empty().then_some(())).await;
+    eventually("the plugin comes to its end", async || leased.exists().then_some(())).await;
+    for marker in [&held, &leased] {
+        fs::remove_file(marker).expect("removed");
+    }
+    assert_eq!(node.leases(), Vec::<String>::new());
+    nothing_more_than(&node.e2e, &before).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_pod_does_not_wait_for_our_plugins_and_its_removal_does() {
+    let mut node = Node::new("cni-behind").await;
+    node.e2e.agent().configure_network(&["plugin_timeout: 4s"]).expect("configured");
+    crash(&mut node.e2e, async || ()).await;
+    node.network("1.0.0", &[node.bridge("bridge"), portmap("portmap")]).await;
+    let before = after_first_use(&node.e2e).await;
+    let pod = node.e2e.pod("behind").await;
+    // Whoever has the lock keeps the plugin from giving addresses back, which then fails.
+    let lock = fs::File::open(node.leases_dir().join("pods/lock")).expect("lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    let failure = "a pod that has ended could not be taken out of its network";
+    node.e2e.client.stop_pod(&pod.id).await.expect("stop");
+    let log = node.e2e.agent().log_tail();
+    assert!(!log.contains(failure), "nobody waits for the plugins: {log}");
+    assert_eq!(pod.status().await.state(), v1::PodSandboxState::SandboxNotready);
+    node.e2e.client.stop_pod(&pod.id).await.expect("stopped already");
+    assert_eq!((node.leases().len(), node.records().len()), (2, 1));
+    node.e2e.client.remove_pod(&pod.id).await.expect("remove");
+    let log = node.e2e.agent().log_tail();
+    assert!(log.contains(failure), "the plugins have been heard of: {log}");
+    drop(lock);
+    eventually("it is taken out", async || node.records().is_empty().then_some(())).await;
+    nothing_more_than(&node.e2e, &before).await;
+}
+
+#[tokio::test]
+async fn a_pod_gets_the_address_and_the_port_of_one_that_is_just_leaving() {
+    let node = Node::new("cni-succession").await;
+    // One address is all there is.
+    let bridge = node.bridge("bridge").replace("10.77.0.0/16", "10.77.0.0/30");
+    node.network("1.0.0", &[bridge, portmap("portmap")]).await;
+    let before = after_first_port(&node).await;
+    for round in 0..10 {
+        let mapping = v1::PortMapping { container_port: 80, host_port: 20_000, ..Default::default() };
+        let pod = node.e2e.pod_with(&format!("heir-{round}"), |config| config.port_mappings = vec![mapping]).await;
+        assert_eq!(pod.ip().await, "10.77.0.2");
+        node.e2e.client.stop_pod(&pod.id).await.expect("stop");
+    }
+    for pod in node.e2e.client.list_pods(None).await.expect("list") {
+        node.e2e.client.remove_pod(&pod.id).await.expect("remove");
+    }
+    nothing_more_than(&node.e2e, &before).await;
 }
 
 async fn crash_in_a_life(node: &mut Node, what: &str, before: &Census) {
@@ -366,19 +473,33 @@ async fn five_hundred_pods_sixteen_at_a_time_leave_nothing() {
 }
 
 #[tokio::test]
+async fn pods_of_debians_plugins_sixteen_at_a_time_leave_nothing() {
+    many_of_debians("cni-32-debian", 32).await;
+}
+
+#[tokio::test]
 #[ignore = "takes minutes: a dozen programs a pod"]
-async fn a_hundred_pods_of_debians_plugins_leave_nothing() {
-    let node = Node::new("cni-500-debian").await;
+async fn five_hundred_pods_of_debians_plugins_leave_nothing() {
+    many_of_debians("cni-500-debian", 500).await;
+}
+
+async fn many_of_debians(name: &str, pods: usize) {
+    let node = Node::new(name).await;
     node.network("1.0.0", &[node.bridge("debian-bridge"), portmap("debian-portmap")]).await;
-    many(&node, 100).await;
+    many(&node, pods).await;
+}
+
+/// The plugins' tables and sets stay when they are there once.
+async fn after_first_port(node: &Node) -> Census {
+    let first = v1::PortMapping { container_port: 80, host_port: 19_999, ..Default::default() };
+    let first = node.e2e.pod_with("first", |config| config.port_mappings = vec![first]).await;
+    node.e2e.client.remove_pod(&first.id).await.expect("remove");
+    after_first_use(&node.e2e).await
 }
 
 /// All at one time there, and gone again.
 async fn many(node: &Node, pods: usize) {
-    let first = v1::PortMapping { container_port: 80, host_port: 19_999, ..Default::default() };
-    let first = node.e2e.pod_with("first", |config| config.port_mappings = vec![first]).await;
-    node.e2e.client.remove_pod(&first.id).await.expect("remove");
-    let before = after_first_use(&node.e2e).await;
+    let before = after_first_port(node).await;
     let workers = (0..16).map(async |worker| {
         let mut ids = Vec::new();
         for number in (worker..pods).step_by(16) {

@@ -5,6 +5,7 @@
 //! trusted to answer: whoever waits for one is not in the way of anybody else, and `status` is answered from memory.
 
 mod lists;
+mod orphans;
 mod quantity;
 mod removal;
 mod request;
@@ -18,12 +19,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cni::call::{Call, RunError, Runner};
-use cni::client::{Client, Exec, Records};
+use cni::client::{Attachment, Client, ClientError, Exec, Records};
 use cni::conf::NetworkList;
 use cni::plugins::InProcess;
 use cni::types::{AddResult, Command, NetworkName};
 
 pub(in crate::network) use lists::Found;
+use removal::Tried;
 pub use request::InvalidRequest;
 pub(in crate::network) use request::PodFacts;
 use watch::Watch;
@@ -51,15 +53,19 @@ pub struct PluginConfig {
     pub exec: Vec<String>,
 }
 
+type PluginClient = Client<Steps<InProcess<Exec>>>;
+
 /// The networks of CNI plugins.
 pub(super) struct PluginNetwork {
     config: PluginConfig,
-    client: Client<Steps<InProcess<Exec>>>,
+    client: PluginClient,
     found: ArcSwap<Found>,
     /// Why the plugins cannot add a pod, as they say themselves.
     complaint: ArcSwapOption<String>,
     /// The pods that there are records of.
     pods: Mutex<HashMap<PodId, Membership>>,
+    /// Over the folder, from before it was read last.
+    watch: ArcSwapOption<Watch>,
     /// A GC must not meet an ADD: it would take the new pod for one that is gone.
     adding: tokio::sync::RwLock<()>,
 }
@@ -69,16 +75,26 @@ pub(super) struct PluginNetwork {
 struct Membership {
     network: NetworkName,
     stage: Stage,
+    /// All of its plugins run in this process.
+    ours: bool,
+    /// Its ADD was cut short together with the agent that called it.
+    cut_short: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Stage {
     /// Plugins are adding it; whoever asked for that takes it back if need be.
     Joining,
     /// It is in.
     Joined,
     /// Plugins are taking it out, or will be asked again to.
-    Leaving,
+    Leaving(Tried),
+}
+
+impl Membership {
+    fn new(network: &NetworkName, stage: Stage, ours: bool) -> Self {
+        Self { network: network.clone(), stage, ours, cut_short: false }
+    }
 }
 
 impl PluginNetwork {
@@ -88,6 +104,7 @@ impl PluginNetwork {
     /// When their folder cannot be read.
     pub(super) fn open(config: PluginConfig) -> Result<Self, NetworkError> {
         let records = Records::new(&config.cache_dir);
+        let plugins = InProcess::new(Exec::new(config.bin_dirs.clone())).except(config.exec.clone());
         let mut pods = HashMap::new();
         for one in records.take_stock().map_err(NetworkError::Records)? {
             let one = match one {
@@ -99,15 +116,17 @@ impl PluginNetwork {
             };
             // In a folder that is ours alone: what is no pod's id was not written by us.
             if let Ok(pod) = one.container.as_str().parse::<PodId>() {
-                pods.insert(pod, Membership { network: one.network, stage: Stage::Joined });
+                let ours = are_ours(&plugins, one.kinds.iter().map(String::as_str));
+                let member = Membership::new(&one.network, Stage::Joined, ours);
+                pods.insert(pod, Membership { cut_short: !one.result, ..member });
             }
         }
-        let plugins = InProcess::new(Exec::new(config.bin_dirs.clone())).except(config.exec.clone());
         Ok(Self {
             client: Client::new(Steps(plugins), records, config.bin_dirs.clone()),
             found: ArcSwap::from_pointee(Found::Nothing),
             complaint: ArcSwapOption::empty(),
             pods: Mutex::new(pods),
+            watch: ArcSwapOption::empty(),
             adding: tokio::sync::RwLock::default(),
             config,
         })
@@ -133,14 +152,21 @@ impl PluginNetwork {
         true
     }
 
-    /// Watches the folder; none when it cannot be.
-    pub(super) fn watch(&self) -> Option<Watch> {
-        let watch = Watch::set(&self.config.conf_dir);
-        let told = watch.inspect_err(|error| {
+    /// Reads the folder, and watches it from before that on. True when it says something else than before.
+    pub(super) fn look(&self) -> bool {
+        let watch = Watch::set(&self.config.conf_dir).inspect_err(|error| {
             let folder = self.config.conf_dir.display();
             tracing::warn!(%folder, %error, "the folder of CNI networks cannot be watched; it is read now and then");
         });
-        told.ok()
+        let changed = self.refresh();
+        // Until now the watch before this one has said that there is something to be read.
+        self.watch.store(watch.ok().map(Arc::new));
+        changed
+    }
+
+    /// The watch over the folder; none when it cannot be watched.
+    pub(super) fn watch(&self) -> Option<Arc<Watch>> {
+        self.watch.load_full()
     }
 
     /// Asks the plugins of the network in force whether they are ready (STATUS, 1.1.0).
@@ -183,24 +209,55 @@ impl PluginNetwork {
         pod: &PodFacts<'_>,
         netns: OwnedFd,
     ) -> Result<Attached, NetworkError> {
-        let attachment = request::attachment(pod)?;
+        let new = Arc::new(New { attachment: request::attachment(pod)?, list, _netns: netns });
+        let (name, ours) = (&new.list.name, are_ours(&self.client.runner().0, new.list.kinds()));
         let _no_gc = self.adding.read().await;
-        self.lock().insert(pod.id.clone(), Membership { network: list.name.clone(), stage: Stage::Joining });
-        let (network, name) = (Arc::clone(self), list.name.clone());
-        let added = tokio::task::spawn_blocking(move || {
-            // The path leads to the namespace by this descriptor.
-            let _netns = netns;
-            network.client.add(&list, &attachment, Instant::now() + network.config.timeout)
-        });
-        let added = added.await.map_err(NetworkError::from).and_then(|it| it.map_err(NetworkError::plugins(&name)));
+        self.lock().insert(pod.id.clone(), Membership::new(name, Stage::Joining, ours));
+        let leaving = self.leaving(name);
+        let mut added = self.call(&new, |client, new, deadline| client.add(&new.list, &new.attachment, deadline)).await;
+        if added.is_err() && !leaving.is_empty() {
+            // What it needs may be that of a pod whose end nobody has waited for: a host port, the last address.
+            removal::wait(leaving).await;
+            let again = self.call(&new, |client, new, deadline| {
+                client.del(&new.list.name, None, &new.attachment, deadline)?;
+                client.add(&new.list, &new.attachment, deadline)
+            });
+            added = again.await;
+        }
         // Whoever asked takes it back from here on, also what was half done.
-        self.lock().insert(pod.id.clone(), Membership { network: name.clone(), stage: Stage::Joined });
-        attached(&name, &added?)
+        self.lock().insert(pod.id.clone(), Membership::new(name, Stage::Joined, ours));
+        attached(name, &added?)
+    }
+
+    async fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        new: &Arc<New>,
+        call: impl FnOnce(&PluginClient, &New, Instant) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, NetworkError> {
+        let (network, new) = (Arc::clone(self), Arc::clone(new));
+        let name = new.list.name.clone();
+        let called =
+            tokio::task::spawn_blocking(move || call(&network.client, &new, Instant::now() + network.config.timeout));
+        called.await?.map_err(NetworkError::plugins(&name))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PodId, Membership>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A pod that is being added.
+struct New {
+    attachment: Attachment,
+    list: Arc<NetworkList>,
+    /// The path in the attachment leads to the namespace by this descriptor.
+    _netns: OwnedFd,
+}
+
+/// Whether all of these plugins run in this process.
+fn are_ours<'a>(plugins: &InProcess<Exec>, kinds: impl Iterator<Item = &'a str>) -> bool {
+    let mut kinds = kinds.peekable();
+    kinds.peek().is_some() && kinds.all(|kind| plugins.has(kind))
 }
 
 fn attached(network: &NetworkName, result: &AddResult) -> Result<Attached, NetworkError> {

@@ -1,5 +1,5 @@
-//! A pod's way out of its network. What a plugin cannot take back now is asked for again, from the record, and keeps nobody: not
-//! the pod's end, and not the agent's start.
+//! A pod's way out of its network. The record of its ADD is the intent: what a plugin cannot take back now is asked for again by it, and
+//! keeps nobody: not the pod's end, and not the agent's start.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cni::types::NetworkName;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
-use super::{Found, PluginNetwork, Stage, path_of, request};
+use super::{Found, Membership, PluginNetwork, Stage, orphans, path_of, request};
 use crate::model::{PodId, chain};
 use crate::network::NetworkError;
 
@@ -21,55 +21,106 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How long plugins may take for a GC, which keeps new pods waiting.
 const GC_PATIENCE: Duration = Duration::from_secs(10);
 
-impl PluginNetwork {
-    /// Takes a pod out of its network; nothing when it is in none. Comes back when the plugins have tried once, or take too long:
-    /// then, and when they fail, they are asked again later. `netns` is the pod's, if it is still there.
-    pub(in crate::network) async fn remove(self: &Arc<Self>, pod: &PodId, netns: Option<OwnedFd>) {
-        if let Some(tried) = self.begin_removal(pod, netns) {
-            // The sender is dropped, and so heard of, in any case.
-            let _ = tokio::time::timeout(PATIENCE, tried).await;
+/// Tells when the plugins have been asked once to take a pod out.
+#[derive(Debug, Clone)]
+pub(super) struct Tried(watch::Receiver<()>);
+
+impl Tried {
+    async fn done(mut self) {
+        // Nothing is sent: the sender is dropped in any case.
+        while self.0.changed().await.is_ok() {}
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+}
+
+impl Stage {
+    fn tried(&self) -> Option<&Tried> {
+        match self {
+            Self::Leaving(tried) => Some(tried),
+            Self::Joining | Self::Joined => None,
         }
+    }
+}
+
+/// Waits for these, but not for ever.
+pub(super) async fn wait(all: Vec<Tried>) {
+    let done = futures_util::future::join_all(all.into_iter().map(Tried::done));
+    let _ = tokio::time::timeout(PATIENCE, done).await;
+}
+
+impl PluginNetwork {
+    /// Takes a pod out of its network; nothing when it is in none. Programs are waited for until they have tried once, or take too long:
+    /// some of them look at what is of the pod only until its end (its namespace, its object in the API server). Our own plugins need
+    /// nothing but the record, and nobody waits. When they fail they are asked again later. `netns` is the pod's, if it is still there.
+    pub(in crate::network) async fn remove(self: &Arc<Self>, pod: &PodId, netns: Option<OwnedFd>) {
+        if let Some((tried, false)) = self.begin_removal(pod, netns) {
+            wait(vec![tried]).await;
+        }
+    }
+
+    /// Comes back when the plugins have tried once to take a pod out that is on its way, or take too long.
+    pub(in crate::network) async fn wait_left(&self, pod: &PodId) {
+        let tried = self.lock().get(pod).and_then(|member| member.stage.tried().cloned());
+        wait(tried.into_iter().collect()).await;
+    }
+
+    /// Who is on the way out of a network for the first time.
+    pub(super) fn leaving(&self, network: &NetworkName) -> Vec<Tried> {
+        let pods = self.lock();
+        let of_network = pods.values().filter(|member| member.network == *network);
+        of_network.filter_map(|member| member.stage.tried()).filter(|tried| !tried.is_done()).cloned().collect()
     }
 
     /// Whether a pod is in a network, and nobody is at it.
     pub(in crate::network) fn has(&self, pod: &PodId) -> bool {
-        self.lock().get(pod).is_some_and(|member| member.stage == Stage::Joined)
+        self.lock().get(pod).is_some_and(|member| matches!(member.stage, Stage::Joined))
     }
 
     /// Takes all pods that are not alive out of their networks, and has the plugins of the network in force drop what belongs to
     /// nobody (GC, 1.1.0). Waits for them no longer than for one pod.
     pub(in crate::network) async fn sweep(self: &Arc<Self>, live: &HashSet<PodId>) {
         let dead: Vec<PodId> = self.lock().keys().filter(|pod| !live.contains(*pod)).cloned().collect();
-        let tried: Vec<_> = dead.iter().filter_map(|pod| self.begin_removal(pod, None)).collect();
+        let tried: Vec<_> =
+            dead.iter().filter_map(|pod| self.begin_removal(pod, None)).map(|(tried, _)| tried).collect();
         let network = Arc::clone(self);
         let swept = tokio::spawn(async move {
             for one in tried {
-                let _ = one.await;
+                one.done().await;
             }
             network.collect_garbage().await;
         });
         let _ = tokio::time::timeout(PATIENCE, swept).await;
     }
 
-    fn begin_removal(self: &Arc<Self>, pod: &PodId, netns: Option<OwnedFd>) -> Option<oneshot::Receiver<()>> {
+    /// And whether its plugins are ours.
+    fn begin_removal(self: &Arc<Self>, pod: &PodId, netns: Option<OwnedFd>) -> Option<(Tried, bool)> {
         let mut pods = self.lock();
-        let member = pods.get_mut(pod).filter(|member| member.stage == Stage::Joined)?;
-        member.stage = Stage::Leaving;
-        let (told, tried) = oneshot::channel();
-        tokio::spawn(Arc::clone(self).take_out(pod.clone(), member.network.clone(), netns, told));
-        Some(tried)
+        let member = pods.get_mut(pod).filter(|member| matches!(member.stage, Stage::Joined))?;
+        let (told, tried) = watch::channel(());
+        let tried = Tried(tried);
+        tokio::spawn(Arc::clone(self).take_out(pod.clone(), member.clone(), netns, told));
+        member.stage = Stage::Leaving(tried.clone());
+        Some((tried, member.ours))
     }
 
     async fn take_out(
         self: Arc<Self>,
         pod: PodId,
-        from: NetworkName,
+        member: Membership,
         mut netns: Option<OwnedFd>,
-        told: oneshot::Sender<()>,
+        told: watch::Sender<()>,
     ) {
-        let (mut pause, mut told) = (FIRST_PAUSE, Some(told));
+        let (mut pause, mut told, from) = (FIRST_PAUSE, Some(told), member.network);
+        if member.cut_short && !member.ours {
+            let (of, patience) = (pod.clone(), self.config.timeout);
+            // An error is the end of the agent.
+            let _ = tokio::task::spawn_blocking(move || orphans::await_end(&of, patience)).await;
+        }
         loop {
-            // The namespace is the pod's only until its end, for which the first attempt is waited.
+            // By now it may be nobody's but this descriptor's, and goes with the first attempt.
             match self.delete(&pod, &from, netns.take()).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(

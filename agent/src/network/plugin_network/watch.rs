@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
 use crate::sys::async_fd;
 
-/// A watched folder. What is read after it is set misses no change that [`Watch::changed`] does not tell.
+/// A watched folder. What is read after it is set misses no change that [`Watch::changed`] does not tell, again and again: another one
+/// is set to go on.
 #[derive(Debug)]
 pub(in crate::network) struct Watch {
     inotify: AsyncFd<OwnedFd>,
@@ -37,22 +38,25 @@ impl Watch {
         Ok(Self { inotify: async_fd::register(inotify)?, vanished })
     }
 
-    /// Waits for the first change.
+    /// Whether something has changed. One system call.
+    pub(in crate::network) fn has_changed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.inotify, PollFlags::IN)];
+        // Who cannot be asked may have changed.
+        self.vanished || poll(&mut fds, Some(&Timespec::default())) != Ok(0)
+    }
+
+    /// Waits for a change.
     ///
     /// # Errors
-    /// When the events cannot be read.
+    /// When the runtime cannot wait.
     pub(in crate::network) async fn changed(&self) -> io::Result<()> {
-        if self.vanished {
-            return Ok(());
-        }
-        loop {
+        while !self.has_changed() {
             let mut ready = self.inotify.readable().await?;
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            match Reader::new(self.inotify.get_ref(), &mut buffer).next() {
-                Err(Errno::WOULDBLOCK) => ready.clear_ready(),
-                other => return Ok(other.map(drop)?),
+            if !self.has_changed() {
+                ready.clear_ready();
             }
         }
+        Ok(())
     }
 }
 
@@ -86,8 +90,11 @@ mod tests {
 
     async fn told(folder: &Path, change: impl FnOnce()) {
         let watch = Watch::set(folder).unwrap();
+        assert!(!watch.has_changed());
         change();
+        assert!(watch.has_changed(), "it is known at once");
         tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.expect("the change is told").unwrap();
+        assert!(watch.has_changed(), "and stays so");
     }
 
     #[tokio::test]
