@@ -24,4 +24,5 @@ mod resize;
 mod selinux;
 mod streams;
 mod systemd;
+mod traffic;
 mod user_namespaces;
