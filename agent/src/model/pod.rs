@@ -36,6 +36,9 @@ pub struct PodSpec {
     /// The SELinux level of all its containers; empty where SELinux is off.
     #[serde(default)]
     pub selinux_level: String,
+    /// The id of the pod in whose network this one is (mode TARGET).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_of: Option<String>,
 }
 
 /// The changing part, kept in the pod's `state` file.

@@ -24,6 +24,7 @@ pub use config::{NetworkConfig, SubnetV6};
 pub use error::NetworkError;
 pub use hostport::{HostPort, InvalidPort, PortProtocol};
 pub use isolation::{InvalidTalksTo, Party, TALKS_TO};
+pub(crate) use networks::namespace_of;
 pub use networks::{Attached, Mode, NetworksConfig, NewPod, PodNetworks};
 pub use plugin_network::{InvalidRequest, PluginConfig};
 pub use pod_network::PodNetwork;

@@ -192,6 +192,18 @@ impl PodNetworks {
         self.plugins.wait_left(pod).await;
     }
 
+    /// Takes the interface of a pod of the embedded network away, which would go with its namespace alone: for a pod in whose namespace
+    /// others live on. To be called before [`PodNetworks::remove`]; plugins take away what they made by themselves.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn cut(&self, pod: &PodId) -> Result<(), NetworkError> {
+        match self.embedded.load_full() {
+            Some(embedded) => embedded.cut(pod).await,
+            None => Ok(()),
+        }
+    }
+
     /// Takes out what belongs to pods that are not alive.
     ///
     /// # Errors
@@ -300,7 +312,7 @@ impl PodNetworks {
 }
 
 /// The network namespace that a process is in; none when it is gone, or when that is the agent's own, which no pod's is.
-fn namespace_of(process: i32) -> Option<OwnedFd> {
+pub(crate) fn namespace_of(process: i32) -> Option<OwnedFd> {
     use std::os::unix::fs::MetadataExt;
     let file = std::fs::File::open(format!("/proc/{process}/ns/net")).ok()?;
     let (found, own) = (file.metadata().ok()?, std::fs::metadata("/proc/self/ns/net").ok()?);

@@ -74,6 +74,8 @@ mod stop_container;
 mod stop_pod;
 /// What Exec and Attach have in common.
 mod streams;
+/// Pods in the network of another.
+mod target_network;
 /// Rollback.
 mod undo;
 /// UpdateContainerResources.

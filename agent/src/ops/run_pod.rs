@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cri_api::v1::{NamespaceMode, PodSandboxConfig};
 use rustix::fs::XattrFlags;
 
+use super::target_network::Target;
 use super::undo::Undo;
 use super::user_namespace::ids_of;
 use super::{Engine, Error, now, of_pod};
@@ -57,7 +58,9 @@ impl Engine {
         let id = PodId::random().map_err(|source| Error::System { op: "get random bytes for an id", source })?;
         // Held until the pod is in the state, so that no other one is given it.
         let level = self.selinux_level(&config)?;
+        let target = self.target_network(&config).await?;
         let mut spec = self.pod_spec(config, handler, level.text.clone());
+        spec.network_of = target.as_ref().map(|target| target.pod.id.to_string());
 
         let records = self.state.records().clone();
         let of_undo = (records, id.clone());
@@ -66,11 +69,14 @@ impl Engine {
         fault::point("run_pod.recorded");
         phases.mark("record");
 
-        let namespaces = self.fork_monitor(&id, &spec, &dir, undo).await?;
+        let namespaces = self.fork_monitor(&id, &spec, &dir, target.as_ref(), undo).await?;
         fault::point("run_pod.monitor_forked");
         phases.mark("monitor");
 
-        let attached = self.attach_network(&id, &spec, namespaces, undo).await?;
+        let attached = match &target {
+            Some(target) => target.attached(&id, &namespaces)?,
+            None => self.attach_network(&id, &spec, namespaces, undo).await?,
+        };
         fault::point("run_pod.network_added");
         phases.mark("network");
 
@@ -109,7 +115,8 @@ impl Engine {
         } else {
             config.hostname.clone()
         };
-        PodSpec { config, runtime_handler: handler, created_at: now(), hostname, cgroup_parent, selinux_level }
+        let (runtime_handler, created_at) = (handler, now());
+        PodSpec { config, runtime_handler, created_at, hostname, cgroup_parent, selinux_level, network_of: None }
     }
 
     async fn fork_monitor(
@@ -117,6 +124,7 @@ impl Engine {
         id: &PodId,
         spec: &PodSpec,
         dir: &Path,
+        target: Option<&Target>,
         undo: &mut Undo,
     ) -> Result<PodNamespaces, Error> {
         let options = spec.namespaces();
@@ -125,7 +133,8 @@ impl Engine {
             pod: id.clone(),
             socket: dir.join("monitor.sock"),
             hostname: private(options.network()).then(|| spec.hostname.clone()),
-            private_net: private(options.network()),
+            private_net: private(options.network()) && target.is_none(),
+            network: target.map(Target::namespace).transpose()?,
             private_ipc: private(options.ipc()),
             private_uts: private(options.network()),
             shared_pid: options.pid() == NamespaceMode::Pod,
@@ -177,15 +186,9 @@ impl Engine {
         Ok(attached)
     }
 
-    /// Takes a pod out of its network while its monitor, if it has one, keeps its namespace.
-    pub(super) async fn leave_network(&self, id: &PodId) -> Result<(), Error> {
-        let monitor = self.monitors.get(id).map(|monitor| monitor.client.pid());
-        Ok(self.network.remove(id, monitor).await?)
-    }
-
     /// What the pod network needs first, then what was asked for, so that the request has the last word.
     fn sysctls(&self, spec: &PodSpec) -> Vec<(String, String)> {
-        let needed = self.network.pod_sysctls().filter(|_| !spec.host_network());
+        let needed = self.network.pod_sysctls().filter(|_| !spec.host_network() && spec.network_of.is_none());
         let mut sysctls: Vec<(String, String)> = needed.map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let asked = spec.config.linux.as_ref().map(|linux| linux.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
         let mut asked: Vec<_> = asked.into_iter().flatten().collect();
@@ -217,24 +220,23 @@ fn validate(config: &PodSandboxConfig) -> Result<(), Error> {
     host_ports(config)?;
     party(config)?;
     let options = namespace_options(config);
-    if options.network() == NamespaceMode::Target {
-        let reason = "TARGET is not a mode for a pod's network: POD, NODE, or CONTAINER for none".to_owned();
-        return invalid("linux.security_context.namespace_options.network", reason);
-    }
-    if options.network() == NamespaceMode::Container
-        && config.port_mappings.iter().any(|mapping| mapping.host_port != 0)
-    {
-        let reason = "the pod has no network (namespace_options.network is CONTAINER) that a host port could lead to";
-        return invalid("config.port_mappings", reason.to_owned());
+    let portless = match options.network() {
+        NamespaceMode::Container => "the pod has no network (namespace_options.network is CONTAINER)",
+        NamespaceMode::Target => "the pod has no network of its own (namespace_options.network is TARGET)",
+        _ => "",
+    };
+    if !portless.is_empty() && config.port_mappings.iter().any(|mapping| mapping.host_port != 0) {
+        return invalid("config.port_mappings", format!("{portless} that a host port could lead to"));
     }
     if options.pid() == NamespaceMode::Target {
         let reason = "TARGET is for containers, a pod has nothing to target".to_owned();
         return invalid("linux.security_context.namespace_options.pid", reason);
     }
     if let Some(linux) = &config.linux {
-        let (host_network, host_ipc) = (options.network() == NamespaceMode::Node, options.ipc() == NamespaceMode::Node);
+        let others_network = matches!(options.network(), NamespaceMode::Node | NamespaceMode::Target);
+        let host_ipc = options.ipc() == NamespaceMode::Node;
         for (key, value) in &linux.sysctls {
-            sysctl::check(key, value, host_network, host_ipc)
+            sysctl::check(key, value, others_network, host_ipc)
                 .map_err(|error| Error::Invalid { field: "linux.sysctls", reason: error.to_string() })?;
         }
         if linux.cgroup_parent.split('/').any(|part| part == "..") {

@@ -269,6 +269,7 @@ mod tests {
             hostname: "h".into(),
             cgroup_parent: "/berth".into(),
             selinux_level: String::new(),
+            network_of: None,
         }
     }
 

@@ -98,6 +98,7 @@ impl Sandbox {
             pod: id.clone(),
             hostname: Some("pod-host".to_owned()),
             private_net: true,
+            network: None,
             private_ipc: true,
             private_uts: true,
             shared_pid: false,

@@ -226,6 +226,33 @@ async fn a_plugin_that_fails_is_named_and_what_came_before_is_taken_back() {
     nothing_more_than(&node.e2e, &before).await;
 }
 
+/// Of plugins of ours, and of Debian's.
+#[tokio::test]
+async fn the_network_of_a_pod_ends_with_it_also_for_another_that_is_in_it() {
+    let node = Node::new("cni-target").await;
+    for by in ["", "debian-"] {
+        node.network("1.0.0", &[node.bridge(&format!("{by}bridge"))]).await;
+        let target = node.e2e.pod("target").await;
+        let into = |config: &mut v1::PodSandboxConfig| {
+            let options = test_e2e::spec::pod_namespaces(config);
+            options.network = v1::NamespaceMode::Target.into();
+            options.target_id = target.id.clone();
+        };
+        let inside = node.e2e.pod_with("inside", into).await;
+        let main = inside.start("main", &["sleep", "1000"]).await;
+        assert_eq!(inside.ip().await, target.ip().await);
+        assert!(main.sh("ip -4 addr show eth0").await.contains(&inside.ip().await), "{by}");
+        assert_eq!(node.records().len(), 1, "there is one network");
+        node.e2e.client.stop_pod(&target.id).await.expect("stop");
+        assert_eq!(
+            main.sh("ip -o link | grep -v ' lo:' | wc -l").await,
+            "0\n",
+            "{by}: the interface goes with the address"
+        );
+        assert!(node.leases().is_empty() && node.records().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_plugin_that_cannot_take_back_keeps_no_pod() {
     let mut node = Node::new("cni-del").await;

@@ -22,6 +22,7 @@ mod recovery;
 mod registries;
 mod resize;
 mod selinux;
+mod shared_network;
 mod streams;
 mod systemd;
 mod traffic;

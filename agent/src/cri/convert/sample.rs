@@ -25,6 +25,7 @@ pub(in crate::cri) fn pod(start: &str, app: &str) -> Pod {
             hostname: app.into(),
             cgroup_parent: "/kubepods".into(),
             selinux_level: String::new(),
+            network_of: None,
         },
         state: PodState::ready(vec!["10.88.0.2".parse().unwrap(), "fd88::2".parse().unwrap()]),
     }

@@ -34,7 +34,7 @@ const IPC: [&str; 13] = [
 ///
 /// # Errors
 /// `SysctlError`: not namespaced, belongs to a namespace that the pod shares with the host, or not a plain key.
-pub fn check(key: &str, value: &str, host_network: bool, host_ipc: bool) -> Result<String, SysctlError> {
+pub fn check(key: &str, value: &str, others_network: bool, host_ipc: bool) -> Result<String, SysctlError> {
     let refuse = |reason| Err(SysctlError { key: key.chars().take(128).collect(), reason });
     let slashes = key.find('/').is_some_and(|slash| key.find('.').is_none_or(|dot| slash < dot));
     let swapped = |text: &str| -> String {
@@ -66,7 +66,7 @@ pub fn check(key: &str, value: &str, host_network: bool, host_ipc: bool) -> Resu
         return refuse("is set by the pod's hostname field");
     }
     if dotted.starts_with("net.") {
-        return if host_network { refuse("belongs to the host's network, which the pod uses") } else { Ok(path) };
+        return if others_network { refuse("belongs to a network that is not the pod's own") } else { Ok(path) };
     }
     let ipc = IPC
         .iter()

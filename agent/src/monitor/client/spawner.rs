@@ -163,9 +163,11 @@ impl Spawner {
             listener_fd: 0,
             connection_fd: 1,
             user_namespace: pod.user_namespace,
+            network_fd: pod.network.as_ref().map(|_| 2),
         };
+        let fds = [listener, theirs].into_iter().chain(pod.network).collect();
         let living = self.living().await?;
-        let fork = living.connection.call(Call::ForkMonitor(request), vec![listener, theirs]);
+        let fork = living.connection.call(Call::ForkMonitor(request), fds);
         // The hello waits in the socket for the monitor to exist: both answers cost one wait.
         let (forked, adopted) = tokio::join!(fork, Monitor::adopt(ours));
         let result = match forked {

@@ -19,8 +19,10 @@ pub struct PodMonitor {
     pub socket: PathBuf,
     /// Set in the pod's own uts namespace; ignored without one.
     pub hostname: Option<String>,
-    /// A network namespace of the pod's own; otherwise the host's.
+    /// A network namespace of the pod's own; otherwise that in `network`, or the host's.
     pub private_net: bool,
+    /// Another pod's network namespace, to live in.
+    pub network: Option<OwnedFd>,
     /// An ipc namespace of the pod's own.
     pub private_ipc: bool,
     /// A uts namespace of the pod's own.
@@ -42,7 +44,7 @@ pub struct PodMonitor {
 pub struct PodNamespaces {
     /// The monitor's process id on the host: /proc/<pid>/ns/* are the pod's.
     pub pid: i32,
-    /// The pod's network namespace, when it has one of its own.
+    /// The pod's network namespace, when it is not the host's.
     pub netns: Option<OwnedFd>,
     /// A NETLINK_ROUTE socket that lives in it, so that the agent never has to enter it.
     pub netlink: Option<OwnedFd>,

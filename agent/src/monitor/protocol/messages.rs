@@ -133,6 +133,9 @@ pub struct ForkMonitor {
     /// `private_uts`.
     #[prost(message, optional, tag = "12")]
     pub user_namespace: Option<UserNamespace>,
+    /// Index of another pod's network namespace, which this one is to live in; it goes without `private_net`.
+    #[prost(uint32, optional, tag = "13")]
+    pub network_fd: Option<u32>,
 }
 
 /// See `Call::ForkPlaceholder`. It ends when the agent closes its end of the pipe, at the latest by its death.

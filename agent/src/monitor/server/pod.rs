@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
@@ -65,7 +65,8 @@ fn run(start: Start) -> Result<(), InitFailure> {
             .ok_or_else(|| InitFailure::refused("a socket is missing", ""))
     };
     let (listener, connection) = (take(pod.listener_fd)?, take(pod.connection_fd)?);
-    let made = make_namespaces(threads, &host, &pod);
+    let others = pod.network_fd.map(&mut take).transpose()?;
+    let made = make_namespaces(threads, &host, &pod, others);
     let Made { own_pidfd, network, pod_init, user } = match made {
         Ok(made) => made,
         Err(failure) => {
@@ -87,7 +88,13 @@ struct Made {
     user: Option<UserNamespace>,
 }
 
-fn make_namespaces(threads: SingleThreaded, host: &template::Host, pod: &ForkMonitor) -> Result<Made, InitFailure> {
+/// `others`: the network namespace of another pod, to be this one's, too.
+fn make_namespaces(
+    threads: SingleThreaded,
+    host: &template::Host,
+    pod: &ForkMonitor,
+    others: Option<OwnedFd>,
+) -> Result<Made, InitFailure> {
     setsid().step("start a session", "")?;
     // Orphans of the pod are this process's to reap.
     set_child_subreaper(Some(getpid())).step("become the pod's reaper", "")?;
@@ -105,6 +112,9 @@ fn make_namespaces(threads: SingleThreaded, host: &template::Host, pod: &ForkMon
             (Some(user), pod_init)
         }
     };
+    if let Some(namespace) = &others {
+        setns(namespace, CloneFlags::CLONE_NEWNET).step("enter the other pod's network namespace", "")?;
+    }
     if pod.private_uts && !pod.hostname.is_empty() {
         rustix::system::sethostname(pod.hostname.as_bytes()).step("set the host name", &pod.hostname)?;
     }
@@ -122,7 +132,7 @@ fn make_namespaces(threads: SingleThreaded, host: &template::Host, pod: &ForkMon
             template::label_mqueue(&pod.shm_label)?;
         }
     }
-    let network = if pod.private_net { Some(open_network(host)?) } else { None };
+    let network = if pod.private_net || others.is_some() { Some(open_network(host)?) } else { None };
     let pod_init = match (pod_init, pod.shared_pid) {
         (None, true) => Some(start_pod_init(threads)?),
         (pod_init, _) => pod_init,

@@ -144,6 +144,15 @@ impl PodNetwork {
         .await?
     }
 
+    /// Deletes a pod's link; no error when it has none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn cut(self: &Arc<Self>, pod: &PodId) -> Result<(), NetworkError> {
+        let (network, pod) = (Arc::clone(self), pod.clone());
+        tokio::task::spawn_blocking(move || network.delete_links(|alias| alias == pod.as_str())).await?
+    }
+
     /// Returns the addresses and deletes the links of all pods that are not alive.
     ///
     /// # Errors
@@ -279,19 +288,22 @@ impl PodNetwork {
     fn sweep_blocking(&self, live: &HashSet<PodId>) -> Result<(), NetworkError> {
         lock(&self.ports).sweep(|pod| live.contains(pod))?;
         let swept = lock(&self.store).sweep(|owner| live.contains(owner)).map(drop);
-        let mut host = lock(&self.host);
-        if let Some(bridge) = host.bridge {
-            let dead = |alias: &str| alias.parse::<PodId>().is_ok_and(|pod| !live.contains(&pod));
-            let ports = host.socket.links(Some(bridge.index))?;
-            let links = ports.iter().filter(|port| port.alias.as_deref().is_some_and(dead));
-            let batch: Vec<_> = links.map(|port| delete_link(&port.name)).collect();
-            match host.socket.execute(&batch) {
-                // Its namespace died meanwhile.
-                Err(error) if error.not_found() => {}
-                other => other?,
-            }
-        }
+        self.delete_links(|alias| alias.parse::<PodId>().is_ok_and(|pod| !live.contains(&pod)))?;
         Ok(swept?)
+    }
+
+    /// By their aliases, which name pods.
+    fn delete_links(&self, which: impl Fn(&str) -> bool) -> Result<(), NetworkError> {
+        let mut host = lock(&self.host);
+        let Some(bridge) = host.bridge else { return Ok(()) };
+        let ports = host.socket.links(Some(bridge.index))?;
+        let links = ports.iter().filter(|port| port.alias.as_deref().is_some_and(&which));
+        let batch: Vec<_> = links.map(|port| delete_link(&port.name)).collect();
+        match host.socket.execute(&batch) {
+            // Its namespace died meanwhile.
+            Err(error) if error.not_found() => Ok(()),
+            other => Ok(other?),
+        }
     }
 }
 
