@@ -359,6 +359,24 @@ fn what_others_take_away_is_noticed() {
 }
 
 #[test]
+fn a_bridge_that_is_made_again_has_its_pods() {
+    in_own_host("a_bridge_that_is_made_again_has_its_pods", |host: TestHost| async move {
+        let network = host.open().await;
+        let (one, two) = (host.pod(), host.pod());
+        let (first, second) = (one.attach(&network).await, two.attach(&network).await);
+        // Of another network, and named alike.
+        ip("link add other0 type veth peer name other1");
+        ip(&format!("link set other0 alias {}", PodId::random().unwrap()));
+        ip("link delete berth0");
+        network.tend().await;
+        first.gateways.iter().for_each(|gateway| one.ping(*gateway));
+        second.ips().for_each(|address| one.ping(address));
+        let ports = ip("-oneline -details link show master berth0");
+        assert!(ports.lines().count() == 2 && ports.matches("hairpin on").count() == 2, "{ports}");
+    });
+}
+
+#[test]
 fn an_overlap_with_another_network_is_told() {
     in_own_host("an_overlap_with_another_network_is_told", |host: TestHost| async move {
         ip("link add other type bridge");

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cni::ipam::Store;
-use cni::netlink::{BridgePort, Socket, Watch, configure_port, delete_link};
+use cni::netlink::{BridgePort, LinkChange, Socket, Watch, change_link, configure_port, delete_link};
 use ipnet::IpNet;
 
 use super::host::{self, BridgeState};
@@ -222,15 +222,22 @@ impl PodNetwork {
         BridgePort::default().hairpin(true).isolated(!self.config.icc && !host::bridges_are_filtered())
     }
 
-    /// The agent before this one may have had another mind about who reaches whom, and somebody about the filtering of bridges.
-    fn settle_ports(&self, host: &mut Host) -> Result<(), NetworkError> {
+    /// The agent before this one may have had another mind about who reaches whom, and somebody about the filtering of bridges. And a
+    /// bridge that somebody deleted has let go of its ports, which the new one takes on: those of `owners`, who have our addresses.
+    fn settle_ports(&self, host: &mut Host, owners: &HashSet<String>) -> Result<(), NetworkError> {
         let Some(bridge) = host.bridge else { return Ok(()) };
         let port = self.port();
-        let ports = host.socket.links(Some(bridge.index))?;
-        let of_pods = ports.iter().filter_map(|link| link.alias.as_deref().map(|alias| (link, alias)));
-        let of_pods = of_pods.filter(|(_, alias)| alias.parse::<PodId>().is_ok());
-        let others = of_pods.filter(|(link, _)| link.isolated != port.isolated);
-        let batch: Vec<_> = others.map(|(link, alias)| configure_port(&link.name, alias, port)).collect();
+        let links = host.socket.links(None)?;
+        let of_pods = links.iter().filter_map(|link| link.alias.as_deref().map(|alias| (link, alias)));
+        let mut batch = Vec::new();
+        for (link, alias) in of_pods.filter(|(_, alias)| owners.contains(*alias)) {
+            match link.master {
+                None => batch.push(change_link(link.index, &LinkChange::Master(bridge.index))),
+                Some(master) if master == bridge.index && link.isolated != port.isolated => {}
+                Some(_) => continue,
+            }
+            batch.push(configure_port(&link.name, alias, port));
+        }
         match host.socket.execute(&batch) {
             // A namespace died meanwhile.
             Err(error) if error.not_found() => Ok(()),
@@ -257,13 +264,14 @@ impl PodNetwork {
     }
 
     fn assert_bridge(&self, subnets: &Subnets) -> Result<Vec<IpNet>, NetworkError> {
-        let leased: Vec<IpAddr> = lock(&self.store).leases().keys().copied().collect();
+        let (leased, owners): (Vec<IpAddr>, HashSet<String>) =
+            lock(&self.store).leases().iter().map(|(address, lease)| (*address, lease.owner.clone())).unzip();
         let in_use = |net: IpNet| leased.iter().any(|address| net.contains(address));
         let mut host = lock(&self.host);
         let (bridge, served) =
             host::assert_bridge(&mut host.socket, &self.config, subnets, in_use).inspect_err(|_| host.bridge = None)?;
         host.bridge = Some(bridge);
-        self.settle_ports(&mut host)?;
+        self.settle_ports(&mut host, &owners)?;
         Ok(served)
     }
 
