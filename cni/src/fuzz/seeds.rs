@@ -69,9 +69,9 @@ fn arguments() -> Vec<Vec<u8>> {
 fn folders() -> Vec<Vec<u8>> {
     // Which pool and which of its addresses are asked for; then names and texts, each to its NUL.
     vec![
-        [&[0, 2][..], b"10.1.0.2\0owner\r\neth0\010.1.0.3\0\0last_reserved_ip.0\010.1.0.2\0lock\0\0"].concat(),
+        [&[0, 2][..], b"10.1.0.2\0owner\r\neth0\x0010.1.0.3\0\0last_reserved_ip.0\x0010.1.0.2\0lock\0\0"].concat(),
         [&[1, 3][..], b"fd00:1::2\0owner\n\0fd00:1:0::3\0x\0last_reserved_ip.0\0fd00:1::6"].concat(),
-        [&[2, 0][..], b"last_reserved_ip.9\0z\0last_reserved_ip.0\0\xff\010.1.0.9\0\xff"].concat(),
+        [&[2, 0][..], b"last_reserved_ip.9\0z\0last_reserved_ip.0\0\xff\x0010.1.0.9\0\xff"].concat(),
     ]
 }
 
