@@ -244,12 +244,11 @@ async fn the_network_of_a_pod_ends_with_it_also_for_another_that_is_in_it() {
         assert!(main.sh("ip -4 addr show eth0").await.contains(&inside.ip().await), "{by}");
         assert_eq!(node.records().len(), 1, "there is one network");
         node.e2e.client.stop_pod(&target.id).await.expect("stop");
-        assert_eq!(
-            main.sh("ip -o link | grep -v ' lo:' | wc -l").await,
-            "0\n",
-            "{by}: the interface goes with the address"
-        );
-        assert!(node.leases().is_empty() && node.records().is_empty());
+        eventually(&format!("{by}: the interface goes with the address"), async || {
+            let gone = main.sh("ip -o link | grep -v ' lo:' | wc -l").await == "0\n";
+            (gone && node.leases().is_empty() && node.records().is_empty()).then_some(())
+        })
+        .await;
     }
 }
 
