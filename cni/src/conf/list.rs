@@ -276,6 +276,16 @@ mod tests {
         );
     }
 
+    /// Found by fuzzing: the last digit of a number that no integer holds was another one when its plugin read it.
+    #[test]
+    fn a_plugins_numbers_reach_it_as_they_are() {
+        let number = format!("7777777777777777377{}0", "7".repeat(64));
+        let list = parse(&format!(r#"{{"name":"n","type":"x","large":{number}}}"#)).unwrap();
+        let input = Value::Object(list.plugins[0].input(&list.name, list.version, None, None));
+        assert_eq!(input["large"].as_f64(), number.parse().ok());
+        assert_eq!(serde_json::from_str::<Value>(&input.to_string()).unwrap(), input);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
