@@ -322,7 +322,8 @@ impl RuntimeService for Face {
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        answer(ListMetricDescriptorsResponse { descriptors: convert::metric_descriptors() })
+        let huge_pages = self.readiness.engine().await.counts_huge_pages();
+        answer(ListMetricDescriptorsResponse { descriptors: convert::metric_descriptors(huge_pages) })
     }
 
     async fn list_pod_sandbox_metrics(

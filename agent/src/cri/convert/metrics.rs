@@ -104,14 +104,15 @@ families! {
     SENT_ERRORS = counter("container_network_transmit_errors_total", "Errors while sending", "interface");
 }
 
-/// Every metric that `pod_metrics` can tell.
-pub(in crate::cri) fn metric_descriptors() -> Vec<v1::MetricDescriptor> {
+/// Every metric that `pod_metrics` can tell on a host that counts huge pages, or does not: clients expect what is described.
+pub(in crate::cri) fn metric_descriptors(huge_pages: bool) -> Vec<v1::MetricDescriptor> {
+    let of_huge_pages = [HUGE_PAGES.name, HUGE_PAGES_PEAK.name, HUGE_PAGES_FAILCNT.name];
     let descriptor = |family: &Family| v1::MetricDescriptor {
         name: family.name.into(),
         help: family.help.into(),
         label_keys: LABELS.iter().chain(family.labels).map(|label| (*label).into()).collect(),
     };
-    FAMILIES.iter().map(descriptor).collect()
+    FAMILIES.iter().filter(|family| huge_pages || !of_huge_pages.contains(&family.name)).map(descriptor).collect()
 }
 
 /// One pod's metrics, with its containers'. `disk` is the file system of the writable layers; `counters` are the containers', in

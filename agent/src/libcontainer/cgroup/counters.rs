@@ -67,7 +67,7 @@ impl Cgroup {
         if let Some(mut files) = files("pids") {
             counters.tasks_limit = files.number("pids.max")?;
         }
-        if let Some(mut files) = files("hugetlb") {
+        if let Some(mut files) = files("hugetlb").filter(|_| self.layout.counts_huge_pages()) {
             counters.huge_pages = huge_pages::read(&mut files);
         }
         if self.layout.is_unified() { v2(files, &mut counters) } else { v1(files, &mut counters) }?;

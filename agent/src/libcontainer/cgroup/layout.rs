@@ -116,6 +116,13 @@ impl Layout {
         self.home(name).is_some()
     }
 
+    /// The huge pages of every container are counted. Where the controller is in the unified hierarchy of a hybrid host, those are alone
+    /// that have a limit.
+    pub fn counts_huge_pages(&self) -> bool {
+        let of_v1 = self.v1_roots().iter().any(|root| root.has("hugetlb"));
+        of_v1 || self.is_unified() && self.has_controller("hugetlb")
+    }
+
     /// The kernel limits swap.
     pub fn has_swap_limit(&self) -> bool {
         let Some(home) = self.home("memory") else { return false };

@@ -39,6 +39,11 @@ impl Engine {
         self.on_disk(read).await
     }
 
+    /// Whether this host's cgroups count the huge pages of every container.
+    pub fn counts_huge_pages(&self) -> bool {
+        self.cgroups.counts_huge_pages()
+    }
+
     fn disk(&self) -> Disk {
         let root = &self.paths.root;
         let (Ok(size), Ok(file)) = (rustix::fs::statvfs(root), rustix::fs::stat(root)) else { return Disk::default() };
