@@ -111,10 +111,20 @@ mod tests {
     async fn a_retry_after_a_hang_up_gets_what_was_made() {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let inflight = Arc::new(Inflight::<&str, u32>::default());
-        let hung_up = tokio::time::timeout(Duration::from_millis(2), inflight.join_or_run("x", slow(&RUNS))).await;
+        let (go_on, told) = tokio::sync::oneshot::channel();
+        let run = async move {
+            let _ = told.await;
+            slow(&RUNS).await
+        };
+        let hung_up = tokio::time::timeout(Duration::from_millis(2), inflight.join_or_run("x", run)).await;
         assert!(hung_up.is_err());
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        assert_eq!(RUNS.load(Ordering::SeqCst), 1, "the run went on without its client");
+        go_on.send(()).unwrap();
+        let went_on = async {
+            while RUNS.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), went_on).await.expect("the run went on without its client");
         assert_eq!(inflight.join_or_run("x", slow(&RUNS)).await.unwrap(), 0);
     }
 

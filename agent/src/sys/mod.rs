@@ -18,7 +18,7 @@ pub mod in_root;
 pub mod inherited;
 /// Sealed memory files.
 pub mod memfd;
-/// The allocator's memory.
+/// What of this process stays in memory.
 pub mod memory;
 /// Mounts.
 pub mod mount;

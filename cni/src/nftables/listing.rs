@@ -1,6 +1,6 @@
 //! What is there: sets of a table, elements of a set.
 
-use super::message::comment_of;
+use super::message::{Attributes, comment_of, elements_of};
 use super::socket::turn;
 use super::{Element, Family, Nftables};
 use crate::netlink::NetlinkError;
@@ -11,6 +11,7 @@ use crate::netlink::transport::refused;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETSET: u16 = 10;
 const NFT_MSG_GETSETELEM: u16 = 13;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 /// `struct nlmsghdr` and `struct nfgenmsg`
@@ -36,7 +37,7 @@ impl Nftables {
     /// When the kernel cannot be asked.
     pub fn elements(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<Element>, NetlinkError> {
         let bodies = self.dump("nftables: list elements", NFT_MSG_GETSETELEM, family, &[table, set])?;
-        let lists = bodies.iter().map(|body| attribute(body, 3).unwrap_or_default());
+        let lists = bodies.iter().map(|body| attribute(body, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default());
         Ok(lists.flat_map(attributes).filter_map(|(_, element)| element_of(element)).collect())
     }
 
@@ -55,8 +56,8 @@ impl Nftables {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let wanted = Element { key: key.to_vec(), ..Element::default() };
-        let mut body = super::message::Attributes::default();
-        super::message::elements_of(&mut body, table, set, &[wanted]);
+        let mut body = Attributes::default();
+        elements_of(&mut body, table, set, &[wanted]);
         self.transport.send(&request(NFT_MSG_GETSETELEM, NLM_F_REQUEST, family, sequence, &body.into_bytes()))?;
         let (mut answered, mut found) = (false, None);
         while !answered {
@@ -67,8 +68,8 @@ impl Nftables {
                 answered = true;
                 match frame.body {
                     Body::Data(bytes) => {
-                        let list = attribute(bytes.get(HEADERS..).unwrap_or_default(), 3).unwrap_or_default();
-                        found = attributes(list).find_map(|(_, element)| element_of(element));
+                        let list = attribute(bytes.get(HEADERS..).unwrap_or_default(), NFTA_SET_ELEM_LIST_ELEMENTS);
+                        found = attributes(list.unwrap_or_default()).find_map(|(_, element)| element_of(element));
                         Ok(())
                     }
                     Body::Acknowledgement { errno: 0 | libc::ENOENT, .. } | Body::Done { .. } => Ok(()),
@@ -101,7 +102,7 @@ impl Nftables {
     ) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        let mut body = super::message::Attributes::default();
+        let mut body = Attributes::default();
         for (kind, name) in (1..).zip(names) {
             body.text(kind, name);
         }

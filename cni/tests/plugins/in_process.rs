@@ -8,7 +8,7 @@ use cni::conf::{Bandwidth, Capabilities, NetworkList, PortMapping};
 use cni::plugins::InProcess;
 use serde_json::json;
 
-use crate::support::{Host, Pod, ip, own_host, run, wait_until};
+use crate::support::{Host, Pod, ip, own_host, run, wait_for_addresses, wait_until};
 
 /// Where no program is.
 const NO_PATH: &str = "/nowhere";
@@ -78,7 +78,7 @@ fn attachment(pod: &Pod) -> Attachment {
 /// What the kernel does a moment later: a bridge learns of a port's carrier, and of its loss, and an address is looked for elsewhere.
 fn settled(pod: &Pod, bridge: &str) {
     wait_until(&format!("br0 has {bridge}"), || ip("-o link show dev br0").contains(bridge));
-    wait_until("no address is tentative", || !pod.enter(|| ip("-o address")).contains("tentative"));
+    pod.enter(wait_for_addresses);
 }
 
 fn state(pod: &Pod) -> String {

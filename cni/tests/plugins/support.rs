@@ -255,6 +255,12 @@ pub(crate) fn with(base: &Value, more: Value) -> Value {
     base
 }
 
+/// Waits until no address of the calling thread's namespace is looked for elsewhere any more (RFC 4862): a router asks for nobody's
+/// neighbours before.
+pub(crate) fn wait_for_addresses() {
+    wait_until("no address is tentative", || !ip("-o address").contains("tentative"));
+}
+
 /// Waits for what the kernel does in its own time.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -18,14 +18,14 @@ use crate::recovery::{after_first_use, crash, nothing_more_than};
 const DEBIANS: &str = "/usr/lib/cni";
 
 /// A machine whose agent finds a network.
-struct Node {
-    e2e: Fixture,
+pub(crate) struct Node {
+    pub(crate) e2e: Fixture,
     folder: PathBuf,
 }
 
 impl Node {
     /// With plugins of Debian's by the name `debian-PLUGIN`, and `host-local`, which they delegate to.
-    async fn new(name: &str) -> Node {
+    pub(crate) async fn new(name: &str) -> Node {
         let e2e = Fixture::own(name).await;
         let folder = e2e.agent().network_dir();
         let plugins = e2e.agent().plugin_dir();
@@ -40,7 +40,7 @@ impl Node {
     }
 
     /// Has this list be the network, and waits until the agent says so.
-    async fn network(&self, version: &str, plugins: &[String]) {
+    pub(crate) async fn network(&self, version: &str, plugins: &[String]) {
         self.write("10-pods.conflist", &list(version, plugins));
         self.ready().await;
     }
@@ -86,7 +86,7 @@ impl Node {
     }
 
     /// The addresses that are leased.
-    fn leases(&self) -> Vec<String> {
+    pub(crate) fn leases(&self) -> Vec<String> {
         files(&self.leases_dir().join("pods")).into_iter().filter(|name| !name.starts_with(['l'])).collect()
     }
 
@@ -94,7 +94,7 @@ impl Node {
         self.e2e.agent().root.join("leases")
     }
 
-    fn records(&self) -> Vec<String> {
+    pub(crate) fn records(&self) -> Vec<String> {
         files(&self.e2e.agent().root.join("cni/results"))
     }
 
@@ -106,7 +106,7 @@ impl Node {
     }
 
     /// The plugin that makes the link, with addresses of both families.
-    fn bridge(&self, kind: &str) -> String {
+    pub(crate) fn bridge(&self, kind: &str) -> String {
         self.bridge_by(kind, "host-local")
     }
 
@@ -126,7 +126,7 @@ fn list(version: &str, plugins: &[String]) -> String {
     format!(r#"{{"cniVersion": "{version}", "name": "pods", "plugins": [{}]}}"#, plugins.join(", "))
 }
 
-fn portmap(kind: &str) -> String {
+pub(crate) fn portmap(kind: &str) -> String {
     format!(r#"{{"type": "{kind}", "capabilities": {{"portMappings": true}}}}"#)
 }
 
@@ -491,60 +491,10 @@ async fn a_host_port_leads_to_a_pod_of_ours_and_of_debians_plugins() {
     }
 }
 
-#[tokio::test]
-async fn five_hundred_pods_sixteen_at_a_time_leave_nothing() {
-    let node = Node::new("cni-500").await;
-    node.network("1.0.0", &[node.bridge("bridge"), portmap("portmap")]).await;
-    many(&node, 500).await;
-}
-
-#[tokio::test]
-async fn pods_of_debians_plugins_sixteen_at_a_time_leave_nothing() {
-    many_of_debians("cni-32-debian", 32).await;
-}
-
-#[tokio::test]
-#[ignore = "takes minutes: a dozen programs a pod"]
-async fn five_hundred_pods_of_debians_plugins_leave_nothing() {
-    many_of_debians("cni-500-debian", 500).await;
-}
-
-async fn many_of_debians(name: &str, pods: usize) {
-    let node = Node::new(name).await;
-    node.network("1.0.0", &[node.bridge("debian-bridge"), portmap("debian-portmap")]).await;
-    many(&node, pods).await;
-}
-
 /// The plugins' tables and sets stay when they are there once.
-async fn after_first_port(node: &Node) -> Census {
+pub(crate) async fn after_first_port(node: &Node) -> Census {
     let first = v1::PortMapping { container_port: 80, host_port: 19_999, ..Default::default() };
     let first = node.e2e.pod_with("first", |config| config.port_mappings = vec![first]).await;
     node.e2e.client.remove_pod(&first.id).await.expect("remove");
     after_first_use(&node.e2e).await
-}
-
-/// All at one time there, and gone again.
-async fn many(node: &Node, pods: usize) {
-    let before = after_first_port(node).await;
-    let workers = (0..16).map(async |worker| {
-        let mut ids = Vec::new();
-        for number in (worker..pods).step_by(16) {
-            let mapping =
-                v1::PortMapping { container_port: 80, host_port: 20_000 + number as i32, ..Default::default() };
-            let pod = node.e2e.pod_with(&format!("many-{number}"), |config| config.port_mappings = vec![mapping]).await;
-            ids.push(pod.id);
-        }
-        ids
-    });
-    let ids = futures_util::future::join_all(workers).await;
-    assert_eq!((node.leases().len(), node.records().len()), (2 * pods, pods));
-    let enders = ids.iter().map(async |ids| {
-        for id in ids {
-            node.e2e.client.stop_pod(id).await.expect("stop");
-            node.e2e.client.remove_pod(id).await.expect("remove");
-        }
-    });
-    futures_util::future::join_all(enders).await;
-    assert_eq!((node.leases(), node.records()), (vec![], vec![]));
-    nothing_more_than(&node.e2e, &before).await;
 }

@@ -11,7 +11,7 @@ use test_e2e::leaks::Census;
 use test_e2e::spec;
 use tonic::Status;
 
-use crate::recovery::nothing_more_than;
+use crate::recovery::{crash_at, nothing_more_than};
 
 #[tokio::test]
 async fn a_crash_at_every_step_is_recovered_from() {
@@ -43,7 +43,7 @@ async fn a_crash_at_every_step_is_recovered_from() {
     let mapped = points.iter().filter(of_pods).map(|point| (point, Source::Mapped));
     for (attempt, (point, source)) in (2..).zip(pulled.chain(imported).chain(mapped)) {
         eprintln!("fault point {point}, {source:?}");
-        crash_at(&mut e2e, point, source, &reference, attempt, &before).await;
+        life_with_a_crash(&mut e2e, point, source, &reference, attempt, &before).await;
     }
 }
 
@@ -56,15 +56,16 @@ enum Source<'a> {
     Archive(&'a Path),
 }
 
-async fn crash_at(e2e: &mut Fixture, point: &str, source: Source<'_>, reference: &str, attempt: u32, before: &Census) {
-    let machine = e2e.machine.clone();
-    e2e.agent().arm(Some(point)).expect("arm");
-    let interrupted = life(e2e, source, reference, attempt).await;
-    let died = e2e.agent().wait_gone();
-    assert!(died, "{point}: the agent did not come by there; the verbs answered {interrupted:?}");
-    e2e.agent().arm(None).expect("disarm");
-    e2e.agent().launch(&machine.host).unwrap_or_else(|e| panic!("{point}: {e}"));
-    e2e.reconnect().await;
+async fn life_with_a_crash(
+    e2e: &mut Fixture,
+    point: &str,
+    source: Source<'_>,
+    reference: &str,
+    attempt: u32,
+    before: &Census,
+) {
+    let interrupted = crash_at(e2e, point, async |e2e| life(e2e, source, reference, attempt).await).await;
+    eprintln!("the verbs answered {interrupted:?}");
     if point.contains("image") {
         // The image is there as a whole, and runs without being fetched again, or nothing of it is left.
         match e2e.client.image_status(reference).await.expect("ImageStatus") {

@@ -6,6 +6,7 @@ mod apparmor;
 mod budgets;
 mod checkpoints;
 mod cni;
+mod cni_many;
 mod containerd;
 mod disk;
 mod fault_points;

@@ -10,7 +10,7 @@ use test_e2e::stream::{Client, STDIN, STDOUT};
 use test_e2e::{process, spec};
 use tonic::Code;
 
-use crate::recovery::{crash, nothing_more_than};
+use crate::recovery::{crash, crash_at, nothing_more_than};
 
 /// Each of these tests, for each runtime.
 macro_rules! with_runc_and_crun {
@@ -130,17 +130,9 @@ async fn a_crash_at_every_step_is_recovered_from(runtime: &str) {
     let mut died = 0;
     for point in of_containers {
         let pod_id = pod(&e2e, runtime, "faults").await.id;
-        e2e.agent().arm(Some(point)).expect("arm");
         // It ends in the middle: which of them fails is the point's.
-        let _ = life(&e2e, &pod_id).await;
-        if !e2e.agent().wait_gone() {
-            panic!("{point}: the agent did not come by there");
-        }
+        let _ = crash_at(&mut e2e, point, async |e2e| life(e2e, &pod_id).await).await;
         died += 1;
-        e2e.agent().arm(None).expect("disarm");
-        let machine = e2e.machine.clone();
-        e2e.agent().launch(&machine.host).unwrap_or_else(|e| panic!("{point}: {e}"));
-        e2e.reconnect().await;
         life(&e2e, &pod_id).await.unwrap_or_else(|e| panic!("{point}: the second try: {e:?}"));
         e2e.client.remove_pod(&pod_id).await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
         nothing_more_than(&e2e, &before).await;

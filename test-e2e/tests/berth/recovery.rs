@@ -20,6 +20,18 @@ pub(crate) async fn crash(e2e: &mut Fixture, meanwhile: impl AsyncFnOnce()) {
     e2e.reconnect().await;
 }
 
+/// Runs `work` with an agent that dies at a fault point on the way, and starts it again.
+pub(crate) async fn crash_at<T>(e2e: &mut Fixture, point: &str, work: impl AsyncFnOnce(&Fixture) -> T) -> T {
+    let machine = e2e.machine.clone();
+    e2e.agent().arm(Some(point)).expect("arm");
+    let interrupted = work(e2e).await;
+    assert!(e2e.agent().wait_gone(), "{point}: the agent did not come by there");
+    e2e.agent().arm(None).expect("disarm");
+    e2e.agent().launch(&machine.host).unwrap_or_else(|e| panic!("{point}: {e}"));
+    e2e.reconnect().await;
+    interrupted
+}
+
 #[tokio::test]
 async fn running_containers_run_on() {
     let mut e2e = Fixture::own("run-on").await;

@@ -5,7 +5,7 @@ use test_e2e::fixture::{Container, Fixture};
 use test_e2e::process;
 use test_e2e::spec::resources;
 
-use crate::recovery::crash;
+use crate::recovery::{crash, crash_at};
 
 const MIB: i64 = 1 << 20;
 
@@ -45,13 +45,8 @@ async fn a_change_that_is_cut_short_is_made_or_not() {
         // From limits that were changed, and down.
         ("update_container_resources.written", sizes(32 * MIB, 200), false),
     ] {
-        let machine = e2e.machine.clone();
-        e2e.agent().arm(Some(point)).expect("arm");
-        e2e.client.update_resources(&id, change.clone()).await.expect_err(point);
-        assert!(e2e.agent().wait_gone(), "{point}");
-        e2e.agent().arm(None).expect("disarm");
-        e2e.agent().launch(&machine.host).expect("the agent starts again");
-        e2e.reconnect().await;
+        let update = async |e2e: &Fixture| e2e.client.update_resources(&id, change.clone()).await;
+        crash_at(&mut e2e, point, update).await.expect_err(point);
         // It answers once it has taken over from the agent before.
         let status = told(&e2e, &id).await;
         let after = (held(pid), status);

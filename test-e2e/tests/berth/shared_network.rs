@@ -6,7 +6,7 @@ use test_e2e::process;
 use test_e2e::spec::pod_namespaces;
 use tonic::{Code, Status};
 
-use crate::recovery::{after_first_use, crash, nothing_more_than};
+use crate::recovery::{after_first_use, crash, crash_at, nothing_more_than};
 
 /// In the network of whom `id` names.
 fn into(id: &str) -> impl FnOnce(&mut PodSandboxConfig) {
@@ -129,18 +129,6 @@ async fn in_a_pod(e2e: &Fixture, name: &str, change: impl FnOnce(&mut PodSandbox
     let container = pod.start("main", &["sleep", "1000"]).await;
     let monitor = process::read(container.pid()).expect("it runs").parent;
     (pod.id.clone(), container.id.clone(), monitor)
-}
-
-/// Ends the agent at a fault point of what `work` asks for, and starts the next.
-async fn crash_at(e2e: &mut Fixture, point: &str, work: impl AsyncFnOnce(&Fixture)) {
-    eprintln!("fault point {point}");
-    e2e.agent().arm(Some(point)).expect("arm");
-    work(e2e).await;
-    assert!(e2e.agent().wait_gone(), "{point}: the agent did not come by there");
-    e2e.agent().arm(None).expect("disarm");
-    let machine = e2e.machine.clone();
-    e2e.agent().launch(&machine.host).expect("starts again");
-    e2e.reconnect().await;
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ const IPC: [&str; 13] = [
 /// as it is and to one file only, a key can name no file outside its own tree.
 ///
 /// # Errors
-/// `SysctlError`: not namespaced, belongs to a namespace that the pod shares with the host, or not a plain key.
+/// `SysctlError`: not namespaced, belongs to a namespace that the pod shares with the host or another pod, or not a plain key.
 pub fn check(key: &str, value: &str, others_network: bool, host_ipc: bool) -> Result<String, SysctlError> {
     let refuse = |reason| Err(SysctlError { key: key.chars().take(128).collect(), reason });
     let slashes = key.find('/').is_some_and(|slash| key.find('.').is_none_or(|dot| slash < dot));

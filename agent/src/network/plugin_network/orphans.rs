@@ -12,6 +12,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::model::PodId;
 
+/// How long what was killed is waited for. A program that hangs in the kernel comes to its end there, and to nothing more.
+const KILLED: Duration = Duration::from_secs(10);
+
 /// Comes back when no program is at work for a pod any more. Who is when the patience ends is killed. Blocks.
 pub(super) fn await_end(pod: &PodId, patience: Duration) {
     let deadline = Instant::now() + patience;
@@ -21,6 +24,10 @@ pub(super) fn await_end(pod: &PodId, patience: Duration) {
         let left = deadline.saturating_duration_since(Instant::now());
         let Some(one) = found.first() else { return };
         if left.is_zero() {
+            if deadline.elapsed() > KILLED {
+                tracing::warn!(%pod, programs = found.len(), "CNI plugins of an earlier agent hang in the kernel though they were killed");
+                return;
+            }
             tracing::warn!(%pod, programs = found.len(), "CNI plugins of an earlier agent do not end; they are killed");
             for program in &found {
                 // It has ended.
