@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::external::write_exec;
 use super::monitors::PodMonitor;
+use super::streams::failed;
 use super::{Engine, Error, of_pod};
 use crate::libcontainer::plan::ProcessPlan;
 use crate::model::{Container, ContainerId, PodId};
@@ -32,6 +33,9 @@ pub(super) struct Command {
     /// Where an OCI runtime that runs the container finds its process.
     bundle: Option<PathBuf>,
     exited: oneshot::Receiver<i32>,
+    /// Its terminal, open until it has been killed: hung up before that, its first process would end and the exec with it, and what has
+    /// left its session run on.
+    terminal: Option<OwnedFd>,
     /// It may run.
     armed: bool,
 }
@@ -44,7 +48,7 @@ impl Engine {
         let exec = exec_id()?;
         let exited = monitor.expect_exec(exec.clone());
         let (container, bundle) = (container.id.clone(), self.bundle_of(container));
-        Ok(Command { container, argv, pod, monitor, exec, bundle, exited, armed: false })
+        Ok(Command { container, argv, pod, monitor, exec, bundle, exited, terminal: None, armed: false })
     }
 
     /// What the container itself was made with (credentials, environment, filter), for that command.
@@ -67,7 +71,10 @@ impl Command {
         self.armed = true;
         let request = ExecRequest { container, exec, process, tty, stdin, stdout, stderr };
         match self.monitor.client.exec(request).await {
-            Ok(execed) => Ok(execed.terminal),
+            Ok(execed) => {
+                self.terminal = execed.terminal.as_ref().map(OwnedFd::try_clone).transpose().map_err(failed)?;
+                Ok(execed.terminal)
+            }
             Err(failure @ MonitorError::Init { .. }) => {
                 self.armed = false;
                 Err(Error::Exec { id: self.container.to_string(), command: self.argv.clone(), source: failure })
@@ -110,8 +117,12 @@ impl Drop for Command {
     fn drop(&mut self) {
         self.monitor.forget_exec(&self.exec);
         if self.armed {
-            let (monitor, exec) = (self.monitor.clone(), self.exec.clone());
-            tokio::spawn(async move { monitor.client.kill_exec(&exec).await });
+            let (monitor, exec, terminal) = (self.monitor.clone(), self.exec.clone(), self.terminal.take());
+            tokio::spawn(async move {
+                // It ended at the same moment, or its monitor with it.
+                let _ = monitor.client.kill_exec(&exec).await;
+                drop(terminal);
+            });
         }
     }
 }
